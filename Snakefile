@@ -1,0 +1,96 @@
+# Boundary Atlas: config, validation, includes, targets. `snakemake --cores 2` runs everything.
+import os
+import sys
+import time
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.1")
+
+
+configfile: "config.yaml"
+
+
+# The stages run as `python -m pipeline`, also from another working folder.
+sys.path.insert(0, str(workflow.basedir))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
+)
+
+from pipeline.contracts import UserError
+from workflow.common import Plan, guard
+
+try:
+    PLAN = Plan(config, " + ".join(Path(file).name for file in workflow.configfiles))
+    guard(PLAN)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+PYTHON = sys.executable
+DEVICE = PLAN.config["device"]
+GPUS = int(DEVICE != "cpu")
+RESULTS = str(PLAN.results)
+STARTED = time.monotonic()
+
+
+wildcard_constraints:
+    dataset="|".join(PLAN.config["datasets"]),
+    split="train|evaluation",
+    classifier=PLAN.pattern(classifier for _, classifier in PLAN.classifiers),
+    corruption=PLAN.pattern(PLAN.config["corruptions"]),
+    attack=PLAN.pattern(PLAN.config["attacks"]),
+    measurement=PLAN.pattern(PLAN.config["measurements"]),
+    kind=PLAN.pattern(PLAN.kinds),
+
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/perturb.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    data,
+    models,
+    images,
+    tables,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+rule data:
+    input:
+        PLAN.targets("prepare"),
+
+
+rule models:
+    input:
+        PLAN.targets("train"),
+
+
+rule images:
+    input:
+        PLAN.targets("corrupt") + PLAN.targets("attack"),
+
+
+rule tables:
+    input:
+        PLAN.targets("collect"),
+
+
+onsuccess:
+    board = Path(f"{RESULTS}/leaderboard.md")
+    if board.is_file():
+        print(f"\n{board.read_text(encoding='utf-8')}")
+        print(
+            f"Report: {RESULTS}/report/index.html   Leaderboard: {board}   Tables: {RESULTS}/tables/"
+        )
+    print(f"Done in {time.monotonic() - STARTED:.0f} s.")

@@ -1,0 +1,141 @@
+"""Command line: one sub-command a stage. The user's mistakes end with one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import registry, specs
+from pipeline.contracts import UserError
+
+STAGES = {
+    "prepare": "read a source and write one split of it",
+    "train": "train a classifier, or take in a brought one",
+    "corrupt": "corrupt the evaluation images at five severities",
+    "attack": "perturb the evaluation images against a classifier",
+    "measure": "measure a classifier on clean, corrupted or attacked images",
+    "collect": "concatenate the tables of one kind",
+    "report": "make figures, leaderboard and page from the tables",
+}
+KIND_OF_STAGE = {
+    "prepare": "source",
+    "train": "training",
+    "corrupt": "corruption",
+    "attack": "attack",
+    "measure": "measurement",
+}
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """JSON or YAML mapping on the command line, or `@file`."""
+    try:
+        value = yaml.safe_load(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+    except (OSError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(f"not readable as JSON or YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a mapping such as '{{method: pgd}}', given {text}")
+    return value
+
+
+def _size(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, given {text}")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="python -m pipeline", description="Boundary Atlas, stage by stage.")
+    commands = top.add_subparsers(dest="stage", required=True, metavar="stage")
+    for name, help_text in STAGES.items():
+        command = commands.add_parser(
+            name,
+            help=help_text,
+            description=help_text.capitalize() + ".",
+            epilog=_methods(KIND_OF_STAGE[name]) if name in KIND_OF_STAGE else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name != "report":
+            spec_help = "what to do: JSON or YAML mapping, or @file; " + _fields(name)
+            command.add_argument("--spec", type=_mapping, required=True, help=spec_help)
+            command.add_argument("--code", default="", help="digest of the code, kept in the result's metadata")
+        _paths(command, name)
+    return top
+
+
+def _fields(stage: str) -> str:
+    required = [key for key, field in specs.FIELDS[stage].items() if field.default is registry.REQUIRED]
+    text = f"needs {', '.join(required)}; takes {', '.join(k for k in specs.FIELDS[stage] if k not in required)}"
+    if stage == "train":
+        own = (key for key in specs.FIELDS["brought"] if key not in specs.FIELDS["train"])
+        text += f"; a brought classifier has {', '.join(own)} in place of method and options"
+    return text
+
+
+def _paths(command: argparse.ArgumentParser, stage: str) -> None:
+    add = command.add_argument
+    if stage in ("attack", "measure"):
+        add("--classifier", type=Path, required=True, help="safetensors file that train wrote")
+    if stage in ("train", "corrupt", "attack", "measure"):
+        split = "train" if stage == "train" else "evaluation"
+        add("--data", type=Path, required=True, help=f"safetensors file that prepare wrote, split {split}")
+        add("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
+    if stage in ("corrupt", "attack", "measure"):
+        add("--batch-size", type=_size, default=256, help="images at a time (default 256); does not change the result")
+    if stage == "measure":
+        add(
+            "--views",
+            type=Path,
+            nargs="*",
+            default=[],
+            help="files of corrupt or attack to measure on, beside the clean images if the spec has clean: true",
+        )
+    if stage == "collect":
+        add("--tables", type=Path, nargs="+", required=True, help="Parquet files of measure, of one kind")
+        add("--lineages", nargs="*", default=[], help="what the config says of each table; a mismatch is refused")
+    if stage == "report":
+        add("--tables", type=Path, nargs="+", required=True, help="Parquet files of collect; the name is the kind")
+        add("--figures", type=Path, required=True, help="folder for the figures and their data")
+        add("--page", type=Path, required=True, help="the HTML page")
+        add("--leaderboard", type=Path, required=True, help="path without suffix: .parquet, .csv, .md, .html are made")
+        add("--title", default="Boundary Atlas", help="heading of the page")
+        add("--seed", type=int, default=0, help="seed of the bootstrap")
+    else:
+        add("--out", type=Path, required=True, help="the file to write")
+
+
+def _methods(kind: str) -> str:
+    lines = [f"{kind}s and their options:"]
+    for name in registry.names(kind):
+        lines.append(f"  {name}: {registry.summary(kind, name)}")
+        known = specs.training_options(name) if kind == "training" else registry.options(kind, name)
+        for key, option in known.items():
+            default = "required" if option.default is registry.REQUIRED else f"default {json.dumps(option.default)}"
+            lines.append(f"    {key}: {registry.describe(option.type)} ({default})")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a stage; 0 on success, 2 on a mistake of the user's."""
+    given = vars(parser().parse_args(arguments))
+    stage = given.pop("stage")
+    try:
+        if stage == "report":
+            given["tables"] = {path.stem: path for path in given["tables"]}
+        else:
+            given["spec"] = specs.complete(stage, given["spec"])
+        getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

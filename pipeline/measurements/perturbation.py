@@ -1,0 +1,115 @@
+"""Norms of adversarial perturbations, with success re-measured outside the attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.contracts import Column, UserError, View
+from pipeline.measurements.inference import logits_of, misclassified, nullable
+from pipeline.numerics import norms
+
+ACCEPTS: tuple[str, ...] = ("attack",)
+COLUMNS: Mapping[str, Column] = {
+    "attack": Column("string", "id of the attack in the config"),
+    "norm": Column("string", "norm that the attack bounds or minimises"),
+    "epsilon": Column("float64", "radius of the ball, in that norm of [0, 1] images; null if the norm is minimised"),
+    "label": Column("int32", "true class"),
+    "clean_prediction": Column("int32", "class of the clean image"),
+    "prediction": Column("int32", "class of the perturbed image"),
+    "converged": Column("bool", "prediction is not the label, image in the box, perturbation within epsilon if any"),
+    "in_box": Column("bool", "every entry finite and in [0, 1]"),
+    "within_epsilon": Column("bool", "norm at most epsilon, to rounding; null without epsilon"),
+    "l0_pixels": Column("int64", "pixels changed in any channel; null if not converged"),
+    "l0_entries": Column("int64", "entries changed, channels counted apart; null if not converged"),
+    "l1": Column("float64", "l1 norm, [0, 1] images; null if not converged"),
+    "l2": Column("float64", "l2 norm, [0, 1] images; null if not converged"),
+    "linf": Column("float64", "linf norm, [0, 1] images; null if not converged"),
+    "forward_passes": Column("float64", "forward passes of the attack, per sample, mean"),
+    "backward_passes": Column("float64", "backward passes of the attack, per sample, mean"),
+}
+RELATIVE, ABSOLUTE = 1e-6, 2.0**-24  # of epsilon; and half a unit of the last place of a float32 at 1
+
+
+def perturbation(
+    *, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, views: Sequence[View], batch_size: int
+) -> dict[str, Sequence[Any]]:
+    """Success and norms of attacked images, one row per attack and sample.
+
+    An attack has succeeded where the classifier's own prediction on the image handed over differs from the label, the
+    image is in the box, and the perturbation is within epsilon. Norms are taken in float64. The radius may be exceeded
+    by 1e-6 of epsilon plus 2**-24: adding a perturbation to a float32 image in [0, 1] rounds each entry by up to that
+    much. A sample whose clean image is misclassified and left as it is counts as converged with norms of zero.
+
+    Args:
+        model: [0, 1] images to logits.
+        images: (n, c, h, w) clean images.
+        labels: (n,) int64.
+        seeds: not used.
+        views: attacks; `details` holds norm, epsilon, forward_passes and backward_passes.
+        batch_size: images per forward pass.
+
+    Returns:
+        Columns as in `COLUMNS`, and `row`.
+
+    Raises:
+        UserError: an attack with an epsilon in a norm other than l0 (pixels), l1, l2, linf.
+    """
+    columns: dict[str, list[Any]] = {name: [] for name in ("row", *COLUMNS)}
+    count = len(labels)
+    clean_prediction = logits_of(model, images, batch_size).argmax(dim=1).tolist()
+    for view in views:
+        norm, epsilon = view.details["norm"], view.details["epsilon"]
+        logits = logits_of(model, view.images, batch_size)
+        batches = [
+            _sizes(images[start : start + batch_size], view.images[start : start + batch_size])
+            for start in range(0, count, batch_size)
+        ]
+        in_box = torch.cat([box for box, _ in batches])
+        sizes = {name: torch.cat([size[name] for _, size in batches]) for name in batches[0][1]}
+        converged = misclassified(logits, labels) & in_box
+        within: list[Any] = [None] * count
+        if epsilon is not None:
+            inside = _within(sizes, norm, epsilon, view.name)
+            converged &= inside
+            within = inside.tolist()
+        columns["row"] += range(count)
+        columns["attack"] += [view.name] * count
+        columns["norm"] += [norm] * count
+        columns["epsilon"] += [epsilon] * count
+        columns["label"] += labels.tolist()
+        columns["clean_prediction"] += clean_prediction
+        columns["prediction"] += logits.argmax(dim=1).tolist()
+        columns["converged"] += converged.tolist()
+        columns["in_box"] += in_box.tolist()
+        columns["within_epsilon"] += within
+        for name, size in sizes.items():
+            columns[name] += nullable(size, converged)
+        columns["forward_passes"] += [view.details["forward_passes"]] * count
+        columns["backward_passes"] += [view.details["backward_passes"]] * count
+    return dict(columns)
+
+
+def _sizes(clean: Tensor, perturbed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Whether each image is in the box, and the norms of each perturbation in float64."""
+    inside = (perturbed >= 0) & (perturbed <= 1)  # false for NaN
+    shift = perturbed.double() - clean.double()
+    sizes = {
+        "l0_pixels": norms.l0_pixels(shift),
+        "l0_entries": norms.l0_entries(shift),
+        "l1": norms.l1(shift),
+        "l2": norms.l2(shift),
+        "linf": norms.linf(shift),
+    }
+    return inside.flatten(1).all(dim=1), sizes
+
+
+def _within(sizes: Mapping[str, Tensor], norm: str, epsilon: float, attack: str) -> Tensor:
+    """Whether each perturbation is within epsilon, to rounding; false for NaN."""
+    size = sizes.get("l0_pixels" if norm == "l0" else norm)
+    if size is None:
+        raise UserError(f"{attack}: epsilon in the norm '{norm}', expected one of l0 (pixels), l1, l2, linf")
+    return size <= epsilon * (1 + RELATIVE) + ABSOLUTE

@@ -1,0 +1,98 @@
+"""Whether each training differs from standard training of the same architecture, on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.report import outcomes as sources
+from pipeline.report import statistics
+from pipeline.report.leaderboard import CLEAN, CORRUPTED, NUMBER, SHARE, WORST
+from pipeline.report.outcomes import NORMS, REFERENCE, Outcomes
+from pipeline.report.statistics import Interval
+
+Values = pd.Series  # per sample
+
+
+class Comparison(NamedTuple):
+    """A classifier against the standard one of its architecture and seed.
+
+    Attributes:
+        dataset: id of the data set.
+        classifier: id of the classifier.
+        reference: id of the standard one.
+        measure: what is compared, in words.
+        kind: `share` or `number`, as in the leaderboard.
+        n: samples that both have.
+        gap: classifier minus reference, with paired bootstrap interval.
+        test: name of the test.
+        p: its p-value.
+        adjusted: p-value adjusted by Holm's method over all comparisons of the data set.
+    """
+
+    dataset: str
+    classifier: str
+    reference: str
+    measure: str
+    kind: str
+    n: int
+    gap: Interval
+    test: str
+    p: float
+    adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """In a word; every measure compared is better when higher."""
+        if self.adjusted >= 1 - statistics.LEVEL:
+            return "no difference shown"
+        return "differs" if self.gap.value == 0 else "higher" if self.gap.value > 0 else "lower"
+
+
+def compare(classifiers: Sequence[Outcomes], seed: int = 0) -> list[Comparison]:
+    """All comparisons; none for a classifier without a standard one of its data set, architecture and seed."""
+    results = []
+    for dataset in sources.datasets(classifiers):
+        members = sources.shared(classifiers, dataset)
+        standard = {(o.architecture, o.seed): o for o in members if o.training == REFERENCE}
+        found = []
+        for outcomes in members:
+            reference = standard.get((outcomes.architecture, outcomes.seed))
+            if reference is not None and outcomes.training != REFERENCE:
+                found += list(_pair(outcomes, reference, seed))
+        adjusted = statistics.holm([comparison.p for comparison in found])
+        results += [c._replace(adjusted=p) for c, p in zip(found, adjusted, strict=True)]
+    return results
+
+
+def _pair(one: Outcomes, other: Outcomes, seed: int) -> Iterator[Comparison]:
+    for name, kind, first, second in _measures(one, other):
+        pair = pd.concat([first, second], axis=1, join="inner")
+        if pair.empty:
+            continue
+        a, b = pair.iloc[:, 0].to_numpy(dtype=float), pair.iloc[:, 1].to_numpy(dtype=float)
+        stream = statistics.stream(seed, one.dataset, one.classifier, other.classifier, name)
+        statistic: Callable[..., object] = statistics.median if kind == NUMBER else statistics.mean
+        gap = statistics.difference(a, b, statistic, seed=stream)
+        if name == CORRUPTED.header:
+            test, p = "sign-flip permutation", statistics.sign_flip_test(a, b, stream)
+        else:
+            test, p = ("sign" if kind == NUMBER else "exact McNemar"), statistics.sign_test(a, b)
+        yield Comparison(one.dataset, one.classifier, other.classifier, name, kind, len(a), gap, test, p, p)
+
+
+def _measures(one: Outcomes, other: Outcomes) -> Iterator[tuple[str, str, Values, Values]]:
+    if one.clean is not None and other.clean is not None:
+        yield CLEAN.header, SHARE, one.clean["correct"], other.clean["correct"]
+    views = [view for view in one.complete.columns if view in other.complete.columns]
+    if views:
+        yield CORRUPTED.header, SHARE, one.complete[views].mean(axis=1), other.complete[views].mean(axis=1)
+    if one.fixed and one.fixed == other.fixed and one.worst_case is not None and other.worst_case is not None:
+        yield WORST.header, SHARE, one.worst_case, other.worst_case
+    for threat in one.minimal:
+        if threat in other.norms:
+            unit = NORMS[threat.norm][2]
+            name = f"Median {threat.symbol} to misclassification, {threat.attack} [{unit}]"
+            yield name, NUMBER, one.norms[threat], other.norms[threat]

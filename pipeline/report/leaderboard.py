@@ -1,0 +1,228 @@
+"""One row per classifier: every number with its interval, and the ranks that the data leave open."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pipeline.report import outcomes as sources
+from pipeline.report import statistics
+from pipeline.report.outcomes import NORMS, Outcomes, Threat
+from pipeline.report.statistics import NOTHING, Interval
+
+SHARE, NUMBER, TEXT = "share", "number", "text"
+
+
+class Column(NamedTuple):
+    """A column of the leaderboard.
+
+    Attributes:
+        name: in Parquet and CSV; an estimate has `name`, `name`_low and `name`_high.
+        header: for people, with the unit.
+        kind: `share` (shown in percent), `number` (shown with three digits) or `text`.
+        meaning: definition and unit, also kept in the Parquet field's metadata.
+    """
+
+    name: str
+    header: str
+    kind: str
+    meaning: str
+
+
+class Board(NamedTuple):
+    """The leaderboard: its table, what the columns are, and what the rank of each data set is by."""
+
+    table: pd.DataFrame
+    columns: Sequence[Column]
+    ranked_by: Mapping[str, str]
+
+
+Measure = tuple[Column, Callable[[Outcomes, int], Interval]]
+
+KEYS = (
+    Column("dataset", "Data set", TEXT, "id of the data set"),
+    Column("rank", "Rank", TEXT, "ranks that paired tests leave open (Holm-adjusted McNemar, 5 %)"),
+    Column("classifier", "Classifier", TEXT, "id of the classifier"),
+    Column("architecture", "Architecture", TEXT, "id of the architecture"),
+    Column("training", "Training", TEXT, "id of the training"),
+    Column("seed", "Seed", TEXT, "training seed; none for a brought classifier"),
+    Column("n", "n", TEXT, "evaluated images"),
+)
+CLEAN = Column("clean_accuracy", "Clean accuracy [%]", SHARE, "share of clean images classified correctly")
+CORRUPTED = Column(
+    "mean_corrupted_accuracy",
+    "Mean corrupted accuracy [%]",
+    SHARE,
+    "accuracy, mean over corruptions and severities; not divided by a baseline's, so not an mCE",
+)
+CALIBRATION = Column(
+    "calibration_error",
+    "Calibration error [%]",
+    SHARE,
+    "expected calibration error on clean images, 15 equal-width bins of confidence; lower is better",
+)
+WORST = Column(
+    "worst_case_robust_accuracy",
+    "Worst-case robust accuracy [%]",
+    SHARE,
+    "share of images that survive every attack with a budget (union of threats)",
+)
+
+
+def slug(*parts: str) -> str:
+    """Parts as one snake_case name."""
+    return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
+
+
+def build(classifiers: Sequence[Outcomes], seed: int = 0) -> Board:
+    """Leaderboard of all classifiers, sorted by data set, then by the rank's criterion.
+
+    The criterion is the worst-case robust accuracy, or where no attack has a budget, the clean accuracy.
+    """
+    measures = list(_measures(classifiers))
+    sets, ranked_by = _ranks(classifiers)
+    rows = []
+    for outcomes in classifiers:
+        row: dict[str, Any] = {name: getattr(outcomes, name) for name in ("dataset", "classifier", "architecture")}
+        row |= {"training": outcomes.training, "seed": outcomes.seed, "n": _size(outcomes)}
+        best, worst = sets.get((outcomes.dataset, outcomes.classifier), (None, None))
+        row |= {"rank_best": best, "rank_worst": worst}
+        row["rank"] = None if best is None else str(best) if best == worst else f"{best}–{worst}"
+        for column, estimate in measures:
+            stream = statistics.stream(seed, outcomes.dataset, outcomes.classifier, column.name)
+            value = estimate(outcomes, stream)
+            row |= {column.name: value.value, f"{column.name}_low": value.low, f"{column.name}_high": value.high}
+        rows.append(row)
+    columns = (*KEYS, *(column for column, _ in measures))
+    return Board(_sorted(pd.DataFrame(rows, columns=_names(columns)), ranked_by), columns, ranked_by)
+
+
+def _names(columns: Sequence[Column]) -> list[str]:
+    names: list[str] = []
+    for column in columns:
+        tails = ("",) if column.kind == TEXT else ("", "_low", "_high")
+        names += [column.name + tail for tail in tails]
+        names += ["rank_best", "rank_worst"] if column.name == "rank" else []
+    return names
+
+
+def _sorted(table: pd.DataFrame, ranked_by: Mapping[str, str]) -> pd.DataFrame:
+    integers = dict.fromkeys(("seed", "n", "rank_best", "rank_worst"), "Int64")
+    table = table.astype({**integers, **{c: float for c in table if c not in integers and table[c].isna().all()}})
+    if table.empty:
+        return table
+    score = [row.get(ranked_by.get(row["dataset"], ""), math.nan) for row in table.to_dict("records")]
+    order = table.assign(score=score).sort_values(
+        ["dataset", "score", "classifier"], ascending=[True, False, True], na_position="last", kind="stable"
+    )
+    return order.drop(columns="score").reset_index(drop=True)
+
+
+def _size(outcomes: Outcomes) -> int:
+    if outcomes.clean is not None:
+        return len(outcomes.clean)
+    return max((len(values) for values in outcomes.norms.values()), default=0)
+
+
+def criterion(classifiers: Sequence[Outcomes]) -> tuple[Column, dict[str, pd.Series[bool]]]:
+    """What the classifiers of one data set are ranked by, and its outcome per sample for those that have it."""
+    worst = {o.classifier: o.worst_case for o in classifiers if o.worst_case is not None}
+    if worst:
+        return WORST, worst
+    return CLEAN, {o.classifier: o.clean["correct"].astype(bool) for o in classifiers if o.clean is not None}
+
+
+def _ranks(classifiers: Sequence[Outcomes]) -> tuple[dict[tuple[str, str], tuple[int, int]], dict[str, str]]:
+    sets, ranked_by = {}, {}
+    for dataset in sources.datasets(classifiers):
+        column, results = criterion(sources.shared(classifiers, dataset))
+        if not results:
+            continue
+        ranked_by[dataset] = column.name
+        frame = pd.concat(results, axis=1, join="inner")
+        for name, ranks in zip(results, statistics.rank_sets(list(frame.to_numpy().T)), strict=True):
+            sets[dataset, name] = ranks
+    return sets, ranked_by
+
+
+def _measures(classifiers: Sequence[Outcomes]) -> Iterator[Measure]:
+    if any(o.clean is not None for o in classifiers):
+        yield CLEAN, lambda o, _: NOTHING if o.clean is None else statistics.share(o.clean["correct"])
+    if any(len(o.complete) for o in classifiers):
+        yield CORRUPTED, lambda o, s: statistics.bootstrap(o.complete, statistics.mean_of_views, seed=s)
+    if any(o.clean is not None for o in classifiers):
+        yield CALIBRATION, _calibration
+    if any(o.fixed for o in classifiers):
+        yield WORST, lambda o, _: NOTHING if o.worst_case is None else statistics.share(o.worst_case)
+    threats = sorted({threat for o in classifiers for threat in o.norms})
+    taken: set[str] = set()
+    for threat in sorted(threats, key=lambda t: (t.minimal, t)):
+        column = _column(threat)
+        while column.name in taken:  # ids that differ in punctuation alone
+            column = column._replace(name=column.name + "_")
+        taken.add(column.name)
+        yield column, _minimal(threat) if threat.minimal else _fixed(threat)
+    names = sorted({name for o in classifiers for name in o.margins})
+    for name in names:
+        yield from _margin_measures(name, alone=len(names) == 1)
+
+
+def _calibration(outcomes: Outcomes, seed: int) -> Interval:
+    if outcomes.clean is None:
+        return NOTHING
+    values = outcomes.clean[["confidence", "correct"]].dropna().to_numpy(dtype=float)
+    return statistics.bootstrap(values, statistics.calibration_error, seed=seed)
+
+
+def _column(threat: Threat) -> Column:
+    _, symbol, unit = NORMS[threat.norm]
+    if threat.minimal:
+        return Column(
+            slug("median", threat.norm, threat.attack),
+            f"Median {symbol} to misclassification, {threat.attack} [{unit}]",
+            NUMBER,
+            f"median over all images of the smallest {symbol} norm found by {threat.attack} ({unit}); an image that is "
+            "misclassified anyway counts as 0, one without a perturbation found as infinite",
+        )
+    return Column(
+        slug("robust_accuracy", threat.attack, threat.norm, f"{threat.epsilon:.4g}"),
+        f"Robust accuracy, {threat} [%]",
+        SHARE,
+        f"share of images that survive {threat.attack} with {symbol} at most {threat.epsilon:.4g} (pixel range = 1)",
+    )
+
+
+def _fixed(threat: Threat) -> Callable[[Outcomes, int], Interval]:
+    return lambda o, _: statistics.share(o.robust(threat)) if threat in o.norms else NOTHING
+
+
+def _minimal(threat: Threat) -> Callable[[Outcomes, int], Interval]:
+    def estimate(outcomes: Outcomes, seed: int) -> Interval:
+        norms = outcomes.norms.get(threat)
+        return NOTHING if norms is None else statistics.bootstrap(norms, statistics.median, seed=seed)
+
+    return estimate
+
+
+def _margin_measures(name: str, alone: bool) -> Iterator[Measure]:
+    prefix = ("median_margin",) if alone else ("median_margin", name)
+    suffix = "" if alone else f", {name}"
+
+    def measure(part: str, words: str, pick: Callable[[pd.DataFrame], pd.Series[float]]) -> Measure:
+        def estimate(outcomes: Outcomes, seed: int) -> Interval:
+            margins = outcomes.margins.get(name)
+            if margins is None or margins.empty:
+                return NOTHING
+            return statistics.bootstrap(pick(margins).dropna(), statistics.median, seed=seed)
+
+        text = f"median over correctly classified images of the ℓ₂ margin in {words} (pixel range = 1)"
+        header = f"Median ℓ₂ margin, {words}{suffix} [pixel range = 1]"
+        return Column(slug(*prefix, part), header, NUMBER, text), estimate
+
+    yield measure("lowest_frequencies", "the lowest frequency block", lambda m: m[min(m.columns)])
+    yield measure("highest_frequencies", "the highest frequency block", lambda m: m[max(m.columns)])
+    yield measure("smallest", "the block where it is smallest", lambda m: m.dropna().min(axis=1))

@@ -1,0 +1,214 @@
+"""From the long tables to what each classifier did, sample by sample; here nulls get their meaning."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report import statistics
+
+# norm -> (column of the perturbation table, symbol, unit)
+NORMS = {
+    "l0": ("l0_pixels", "ℓ₀", "pixels"),
+    "l0_pixels": ("l0_pixels", "ℓ₀", "pixels"),
+    "l0_entries": ("l0_entries", "ℓ₀", "entries"),
+    "l1": ("l1", "ℓ₁", "pixel range = 1"),
+    "l2": ("l2", "ℓ₂", "pixel range = 1"),
+    "linf": ("linf", "ℓ∞", "pixel range = 1"),
+}
+KINDS = {
+    "accuracy": "accuracy on clean and corrupted images, calibration",
+    "perturbation": "adversarial perturbations",
+    "dct_margin": "margins per frequency block",
+    "gallery": "example images",
+}
+BROUGHT = "brought"
+REFERENCE = "standard"
+KEYS = ["dataset", "classifier"]
+
+
+@dataclass(frozen=True, order=True)
+class Threat:
+    """An attack, the norm it bounds or minimises, and its budget (inf: it minimises the norm)."""
+
+    attack: str
+    norm: str
+    epsilon: float = math.inf
+
+    @property
+    def minimal(self) -> bool:
+        """Whether the attack seeks the smallest perturbation instead of keeping to a budget."""
+        return math.isinf(self.epsilon)
+
+    @property
+    def symbol(self) -> str:
+        """Such as ℓ₂."""
+        return NORMS[self.norm][1]
+
+    def __str__(self) -> str:
+        return f"{self.attack} ({self.symbol}" + (")" if self.minimal else f" ≤ {self.epsilon:.3g})")
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What one classifier did. Every series and frame is indexed by sample.
+
+    Attributes:
+        dataset: id of the data set.
+        classifier: id of the classifier.
+        architecture: id of the architecture.
+        training: id of the training.
+        seed: training seed, None for a brought classifier.
+        clean: columns `correct` and `confidence`; None if not measured.
+        corrupted: sample x (corruption, severity), correct = 1.0; NaN where a sample lacks the view.
+        norms: per threat the norm of the perturbation found: +inf if none, 0 if misclassified without one.
+        margins: per measurement, sample x block, of correctly classified samples; +inf if not converged.
+        frequency: per measurement, block -> first row (and column) of the block.
+    """
+
+    dataset: str
+    classifier: str
+    architecture: str
+    training: str
+    seed: int | None
+    clean: pd.DataFrame | None = None
+    corrupted: pd.DataFrame = field(default_factory=pd.DataFrame)
+    norms: Mapping[Threat, pd.Series[float]] = field(default_factory=dict)
+    margins: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    frequency: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+
+    @property
+    def style(self) -> tuple[str, str]:
+        """What colour and marker stand for: (training, architecture). Each brought classifier is a training apart."""
+        return (self.classifier if self.training == BROUGHT else self.training, self.architecture)
+
+    @property
+    def fixed(self) -> list[Threat]:
+        """Threats with a budget."""
+        return [threat for threat in self.norms if not threat.minimal]
+
+    @property
+    def minimal(self) -> list[Threat]:
+        """Threats that minimise the norm."""
+        return [threat for threat in self.norms if threat.minimal]
+
+    def robust(self, threat: Threat) -> pd.Series[bool]:
+        """Whether a sample survived a threat with a budget."""
+        return self.norms[threat] == math.inf
+
+    @functools.cached_property
+    def complete(self) -> pd.DataFrame:
+        """`corrupted`, of the samples that every view has."""
+        return self.corrupted.dropna()
+
+    @functools.cached_property
+    def worst_case(self) -> pd.Series[bool] | None:
+        """Whether a sample survived all threats with a budget (samples that all of them have); None without any."""
+        if not self.fixed:
+            return None
+        frame = pd.concat([self.robust(threat) for threat in self.fixed], axis=1, join="inner")
+        return pd.Series(statistics.survivors(list(frame.to_numpy().T)), index=frame.index, dtype=bool)
+
+    def best(self, norm: str, minimal_only: bool = False) -> pd.Series[float] | None:
+        """Smallest perturbation in a norm that any attack in it found; None if none was measured."""
+        threats = [t for t in self.norms if t.norm == norm and (t.minimal or not minimal_only)]
+        if not threats:
+            return None
+        frame = pd.concat([self.norms[threat] for threat in threats], axis=1, join="inner")
+        budgets = [None if threat.minimal else threat.epsilon for threat in threats]
+        return pd.Series(statistics.smallest(list(frame.to_numpy().T), budgets), index=frame.index, dtype=float)
+
+    def beaten(self, threat: Threat) -> pd.Series[bool]:
+        """Where an attack with a budget stayed below what a threat that minimises the same norm found."""
+        rivals = [t for t in self.fixed if t.norm == threat.norm]
+        if not rivals:
+            return pd.Series(dtype=bool)
+        frame = pd.concat([self.norms[threat], *(self.norms[t] for t in rivals)], axis=1, join="inner").to_numpy()
+        below = [(frame[:, i] < math.inf) & (t.epsilon < frame[:, 0]) for i, t in enumerate(rivals, start=1)]
+        return pd.Series(np.any(below, axis=0), dtype=bool)
+
+
+def gather(tables: Mapping[str, pd.DataFrame]) -> list[Outcomes]:
+    """Outcomes of all classifiers of all tables, by data set, architecture, and classifier (`standard` first).
+
+    Raises:
+        ValueError: a perturbation has a norm that is not in `NORMS`.
+    """
+    groups: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
+    for kind in ("accuracy", "perturbation", "dct_margin"):
+        for (dataset, classifier), rows in tables.get(kind, pd.DataFrame(columns=KEYS)).groupby(KEYS[:2]):
+            groups.setdefault((str(dataset), str(classifier)), {})[kind] = rows
+    outcomes = [_outcomes(parts) for parts in groups.values()]
+    return sorted(
+        outcomes, key=lambda o: (o.dataset, o.architecture, o.training != REFERENCE, o.training, o.classifier)
+    )
+
+
+def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:
+    first: dict[Any, Any] = next(iter(parts.values())).iloc[0].to_dict()
+    clean, corrupted = _accuracy(parts["accuracy"]) if "accuracy" in parts else (None, pd.DataFrame())
+    margins, frequency = _margins(parts["dct_margin"]) if "dct_margin" in parts else ({}, {})
+    return Outcomes(
+        dataset=str(first["dataset"]),
+        classifier=str(first["classifier"]),
+        architecture=str(first["architecture"]),
+        training=str(first["training"]),
+        seed=None if pd.isna(first["seed"]) else int(first["seed"]),
+        clean=clean,
+        corrupted=corrupted,
+        norms=_norms(parts["perturbation"]) if "perturbation" in parts else {},
+        margins=margins,
+        frequency=frequency,
+    )
+
+
+def _accuracy(rows: pd.DataFrame) -> tuple[pd.DataFrame | None, pd.DataFrame]:
+    # Several measurements may hold the same view of a sample; they agree, as measuring is deterministic.
+    rows = rows.drop_duplicates(["sample", "kind", "view", "severity"])
+    clean = rows[rows["kind"] == "clean"].set_index("sample")[["correct", "confidence"]].sort_index()
+    corrupted = rows[rows["kind"] == "corruption"].assign(
+        severity=lambda r: r["severity"].astype(int), correct=lambda r: r["correct"].astype(float)
+    )
+    wide = corrupted.pivot_table(index="sample", columns=["view", "severity"], values="correct", observed=True)
+    return (clean if len(clean) else None), (wide if len(corrupted) else pd.DataFrame())
+
+
+def _norms(rows: pd.DataFrame) -> dict[Threat, pd.Series[float]]:
+    norms: dict[Threat, pd.Series[float]] = {}
+    rows = rows.drop_duplicates(["sample", "attack", "norm", "epsilon"])
+    rows = rows.assign(epsilon=rows["epsilon"].astype(float).fillna(math.inf))
+    for (attack, norm, epsilon), part in rows.groupby(["attack", "norm", "epsilon"]):
+        threat = Threat(str(attack), str(norm), float(str(epsilon)))
+        if threat.norm not in NORMS:
+            raise ValueError(f"perturbation table: {attack} has the norm '{norm}', expected one of {', '.join(NORMS)}")
+        part = part.set_index("sample").sort_index()
+        found = part[NORMS[threat.norm][0]].astype(float)
+        norms[threat] = found.where(part["converged"].astype(bool), math.inf)
+    return dict(sorted(norms.items()))
+
+
+def _margins(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, int]]]:
+    margins, frequency = {}, {}
+    for name, part in rows.groupby("measurement"):
+        starts = part.drop_duplicates("block").sort_values("block")
+        frequency[str(name)] = dict(zip(starts["block"].tolist(), starts["frequency"].tolist(), strict=True))
+        part = part[part["correct"].astype(bool)]
+        distance = part["margin"].astype(float).where(part["converged"].astype(bool), math.inf)
+        margins[str(name)] = part.assign(margin=distance).pivot_table(index="sample", columns="block", values="margin")
+    return margins, frequency
+
+
+def shared(classifiers: Sequence[Outcomes], dataset: str) -> list[Outcomes]:
+    """The classifiers of one data set, in order."""
+    return [outcomes for outcomes in classifiers if outcomes.dataset == dataset]
+
+
+def datasets(classifiers: Sequence[Outcomes]) -> list[str]:
+    """Ids of the data sets, in order, once each."""
+    return list(dict.fromkeys(outcomes.dataset for outcomes in classifiers))

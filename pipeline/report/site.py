@@ -1,0 +1,236 @@
+"""The page: one HTML file that needs nothing else, neither network nor other files."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from pipeline.report import outcomes as sources
+from pipeline.report import statistics
+from pipeline.report.comparisons import Comparison
+from pipeline.report.leaderboard import SHARE, TEXT, Board, Column, criterion
+from pipeline.report.outcomes import Outcomes
+from pipeline.report.rendering import cells, interval, signed
+from pipeline.report.statistics import Interval
+from pipeline.report.style import Chart
+
+PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow", "scipy")
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+class Cell(NamedTuple):
+    """What a cell shows, and what it is sorted by ("" comes last)."""
+
+    text: str
+    key: str | float = ""
+    limits: str = ""
+    numeric: bool = False
+
+
+class Table(NamedTuple):
+    """A table that can be sorted; the first column names the row."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+class Source(NamedTuple):
+    """A table that the report reads: its kind, number of rows, SHA-256, and its provenance if it has one."""
+
+    kind: str
+    rows: int
+    sha256: str
+    provenance: Mapping[str, Any]
+
+
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+
+
+def leaderboard_page(board: Board, title: str) -> str:
+    """The leaderboard alone as an HTML file."""
+    template = _environment().get_template("leaderboard.html.j2")
+    return template.render(title=title, board=_board(board), meanings=_meanings(board))
+
+
+def page(
+    *,
+    title: str,
+    classifiers: Sequence[Outcomes],
+    board: Board,
+    comparisons: Sequence[Comparison],
+    charts: Mapping[str, Sequence[tuple[str, Chart]]],
+    tables: Sequence[Source],
+    seed: int,
+    spec: Mapping[str, Any] | None,
+) -> str:
+    """The whole report as an HTML file.
+
+    Args:
+        title: heading.
+        classifiers: what was measured.
+        board: the leaderboard.
+        comparisons: against standard training.
+        charts: data set -> (name of the files, figure).
+        tables: what was read.
+        seed: of the bootstrap.
+        spec: shown as it is, if given.
+    """
+    figures = [(dataset, [_figure(name, chart) for name, chart in pairs]) for dataset, pairs in charts.items()]
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            title=title,
+            headlines=[
+                line for dataset in sources.datasets(classifiers) for line in _headline(classifiers, board, dataset)
+            ],
+            missing=_missing(classifiers, tables),
+            board=_board(board),
+            meanings=_meanings(board),
+            comparisons=_comparisons(comparisons),
+            figures=[pair for pair in figures if pair[1]],
+            checks=_checks(classifiers),
+            tables=_sources(tables),
+            seed=seed,
+            made_with=_join({package: {metadata.version(package)} for package in PACKAGES}),
+            measured_with=_join(_recorded(tables, "versions")),
+            devices=", ".join(sorted(_recorded(tables, "device").get("", set()))),
+            spec=json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False) if spec else "",
+        )
+    )
+
+
+def _meanings(board: Board) -> list[tuple[str, str]]:
+    return [(column.header, column.meaning) for column in board.columns if column.kind != TEXT or column.name == "rank"]
+
+
+def _board(board: Board) -> Table:
+    def order(item: tuple[int, Column]) -> int:
+        return {"classifier": 0, "rank": 1, "dataset": 2}.get(item[1].name, 3)
+
+    # The classifier's name comes first, as it heads the row.
+    places = [place for place, _ in sorted(enumerate(board.columns), key=order)]
+    rows = []
+    for row in cells(board):
+        line = []
+        for place in places:
+            text, key = row[place]
+            value, _, limits = text.partition(" [") if board.columns[place].kind != TEXT else (text, "", "")
+            line.append(Cell(value, _key(key), f"[{limits}" if limits else "", board.columns[place].kind != TEXT))
+        rows.append(line)
+    return Table([board.columns[place].header for place in places], rows)
+
+
+def _key(value: Any) -> str | float:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"  # as Number() of the script reads it
+    return value if isinstance(value, str) else float(value)
+
+
+def _headline(classifiers: Sequence[Outcomes], board: Board, dataset: str) -> Iterator[str]:
+    rows = [row for row in board.table.to_dict("records") if row["dataset"] == dataset]
+    column, results = criterion(sources.shared(classifiers, dataset))
+    if not results:
+        return
+    best = rows[0]
+    value = interval(Interval(*(best[column.name + tail] for tail in ("", "_low", "_high"))), SHARE)
+    what = column.header.removesuffix(" [%]")
+    line = f"{dataset}: of {len(results)} classifiers {best['classifier']} has the highest {what.lower()}, {value} %"
+    threats = sorted({str(threat) for o in sources.shared(classifiers, dataset) for threat in o.fixed})
+    line += f", under {' and '.join(threats)}." if threats else "."
+    level = [str(row["classifier"]) for row in rows[1:] if row["rank_best"] == best["rank_best"]]
+    if level:
+        line += f" Paired tests do not tell it apart from {', '.join(level)}."
+    elif len(results) > 1:
+        line += " Paired tests tell it apart from all others."
+    yield line
+
+
+def _missing(classifiers: Sequence[Outcomes], tables: Sequence[Source]) -> list[str]:
+    given = {table.kind for table in tables if table.rows}
+    missing = [words for kind, words in sources.KINDS.items() if kind not in given]
+    if "accuracy" in given and all(o.corrupted.empty for o in classifiers):
+        missing.append("corrupted images")
+    if "perturbation" in given:
+        missing += ["attacks with a budget"] * all(not o.fixed for o in classifiers)
+        missing += ["attacks that minimise the norm"] * all(not o.minimal for o in classifiers)
+    return missing
+
+
+def _figure(name: str, chart: Chart) -> dict[str, str]:
+    source = "data:image/png;base64," + base64.b64encode(chart.png).decode()
+    return {"title": chart.title, "caption": chart.caption, "alt": chart.alt, "file": name, "source": source}
+
+
+def _comparisons(comparisons: Sequence[Comparison]) -> Table:
+    headers = ("Classifier", "Data set", "Measure", "Difference", "n", "Test", "p", "p, Holm", "Reading")
+    rows = []
+    for c in comparisons:
+        limits = f"[{signed(c.gap.low, c.kind)}, {signed(c.gap.high, c.kind)}]"
+        gap = Cell(signed(c.gap.value, c.kind), _key(c.gap.value), limits, True)
+        chances = [Cell(_p(p), p, numeric=True) for p in (c.p, c.adjusted)]
+        words = [Cell(text, text) for text in (c.classifier, c.dataset, c.measure)]
+        rows.append([*words, gap, Cell(str(c.n), c.n), Cell(c.test, c.test), *chances, Cell(c.verdict, c.verdict)])
+    return Table(headers, rows)
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def _checks(classifiers: Sequence[Outcomes]) -> Table:
+    headers = ("Classifier", "Data set", "Attack", "Nothing found [%]", "Beaten within a budget [%]")
+    rows = []
+    for o in classifiers:
+        for threat in o.minimal:
+            failed = statistics.share(o.norms[threat] == math.inf)
+            names = [Cell(text, text) for text in (o.classifier, o.dataset, str(threat))]
+            rows.append([*names, _share(failed), _share(statistics.share(o.beaten(threat)))])
+    return Table(headers, rows)
+
+
+def _share(value: Interval) -> Cell:
+    text, _, limits = interval(value, SHARE).partition(" [")
+    return Cell(text, _key(value.value), f"[{limits}" if limits else "", True)
+
+
+def _sources(tables: Sequence[Source]) -> Table:
+    rows = [[Cell(t.kind, t.kind), Cell(str(t.rows), t.rows), Cell(t.sha256, t.sha256)] for t in tables]
+    return Table(("Table", "Rows", "SHA-256"), rows)
+
+
+def _recorded(tables: Sequence[Source], name: str) -> dict[str, set[str]]:
+    """All values of `versions` or `device` in the tables' provenance, at any depth."""
+    found: dict[str, set[str]] = {}
+
+    def walk(node: Any) -> None:
+        if not isinstance(node, Mapping):
+            return
+        for key, value in node.items():
+            if key == name and isinstance(value, Mapping):
+                for package, version in value.items():
+                    found.setdefault(str(package), set()).add(str(version))
+            # collect only copies rows, so its device says nothing of where they were measured.
+            elif key == name and value and node.get("stage") != "collect":
+                found.setdefault("", set()).add(str(value))
+            else:
+                walk(value)
+
+    for table in tables:
+        walk(table.provenance)
+    return found
+
+
+def _join(versions: Mapping[str, set[str]]) -> str:
+    return ", ".join(f"{package} {'/'.join(sorted(found))}" for package, found in sorted(versions.items()))

@@ -1,0 +1,100 @@
+"""What each stage is told: its spec, checked and completed, the same by hand and by the workflow.
+
+A complete spec holds every option with its value, so it says alone what a job does, and a changed default re-runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pipeline import registry
+from pipeline.contracts import Count, Natural, Share
+from pipeline.registry import REQUIRED, ROOT, Option
+
+LOOP = ROOT / "training" / "loop.py"
+LOOP_CONTEXT = frozenset({"classifier", "step", "train", "validation", "generator"})
+
+OPTIONS = Option(Mapping[str, Any], {})
+SEED = Option(Natural, 0)
+NAME = Option(str, "by-hand")
+
+_MODEL = {
+    "dataset": NAME,
+    "classifier": NAME,
+    "architecture": NAME,
+    "training": NAME,
+    "seed": Option(Natural | None, 0),
+    "model": Option(str, REQUIRED),
+    "model_options": OPTIONS,
+    "stem": Option(Literal["default", "small"], "default"),
+}
+FIELDS: Mapping[str, Mapping[str, Option]] = {
+    "prepare": {
+        "dataset": NAME,
+        "source": Option(str, REQUIRED),
+        "options": OPTIONS,
+        "split": Option(Literal["train", "evaluation"], REQUIRED),
+        "seed": SEED,
+        "test_share": Option(Share, 0.2),
+        "validation": Option(Share, 0.1),
+        "train_size": Option(Count | None, None),
+        "evaluation": Option(Count | None, None),
+    },
+    "train": _MODEL | {"method": Option(str, REQUIRED), "options": OPTIONS},
+    "brought": _MODEL
+    | {
+        "weights": Option(str, REQUIRED),
+        "key": Option(str | None, None),
+        "prefix": Option(str, ""),
+        "mean": Option(Sequence[float], REQUIRED),
+        "std": Option(Sequence[float], REQUIRED),
+    },
+    "corrupt": {"corruption": NAME, "method": Option(str, REQUIRED), "options": OPTIONS, "seed": SEED},
+    "attack": {"attack": NAME, "method": Option(str, REQUIRED), "options": OPTIONS, "seed": SEED},
+    "measure": {
+        "measurement": NAME,
+        "method": Option(str, REQUIRED),
+        "options": OPTIONS,
+        "seed": SEED,
+        "clean": Option(bool, False),
+    },
+    "collect": {"kind": Option(str, REQUIRED)},
+}
+KINDS = {
+    "prepare": ("source", "source"),
+    "train": ("training", "method"),
+    "corrupt": ("corruption", "method"),
+    "attack": ("attack", "method"),
+    "measure": ("measurement", "method"),
+}
+UNUSED_BY_SPLIT = {"train": ("evaluation",), "evaluation": ("validation", "train_size")}
+
+
+def training_options(method: str) -> dict[str, Option]:
+    """Options of a training: its own, then those of the training loop."""
+    return registry.options("training", method) | registry.signature(LOOP, "fit", LOOP_CONTEXT)
+
+
+def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dict[str, Any]:
+    """Check a spec and fill in every default. Complete specs pass unchanged.
+
+    Args:
+        stage: name of the stage; a `train` spec with `weights` is that of a brought classifier.
+        given: what the user or the workflow says.
+        where: config path for messages.
+
+    Raises:
+        UserError: see `registry.bind`.
+    """
+    form = "brought" if stage == "train" and "weights" in given else stage
+    spec = registry.bind_options(FIELDS[form], given, where, stage)
+    if form in KINDS:
+        kind, field = KINDS[form]
+        registry.check_name(kind, spec[field], where)
+        known = training_options(spec[field]) if kind == "training" else registry.options(kind, spec[field])
+        spec["options"] = registry.bind_options(known, spec["options"], where, spec[field])
+    # What the split does not read stays out, so that a change of it re-runs nothing.
+    for field in UNUSED_BY_SPLIT.get(spec.get("split", ""), ()):
+        del spec[field]
+    return spec

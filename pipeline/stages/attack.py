@@ -1,0 +1,72 @@
+"""attack: classifier and evaluation images -> perturbed images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import devices, registry, store
+from pipeline.models.integrity import frozen
+from pipeline.numerics.passes import CountedModel
+from pipeline.stages.inputs import load_classifier, read_evaluation
+
+
+def attack(
+    *,
+    spec: Mapping[str, Any],
+    code: str,
+    classifier: Path,
+    data: Path,
+    out: Path,
+    device: str = "auto",
+    batch_size: int = 256,
+) -> None:
+    """Attack the evaluation images that are classified correctly; the others stay as they are.
+
+    What comes out is not trusted: success, box and norms are re-measured by the `perturbation` measurement.
+
+    Args:
+        spec: `attack` (id), `method`, `options`, `seed`.
+        code: digest of the code, for the provenance.
+        classifier: a file that train wrote.
+        data: the `evaluation` split that prepare wrote.
+        out: safetensors file: images float32 (n, c, h, w) and ids; in its metadata the norm and epsilon of the attack,
+            and forward and backward passes per attacked sample (mean, counted outside the attack).
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: images at a time; it does not change the result.
+    """
+    method = registry.load("attack", spec["method"])
+    chosen = devices.choose(device)
+    evaluation = read_evaluation(data, chosen)
+    model, origin = load_classifier(classifier, chosen)
+    seeds = evaluation.seeds(spec["seed"], "attack", spec["attack"])
+    perturbed = evaluation.images.clone()
+    with frozen(model):
+        with torch.no_grad():
+            predictions = torch.cat([model(images).argmax(1) for images in torch.split(evaluation.images, batch_size)])
+        correct = (predictions == evaluation.labels).nonzero().flatten()
+        counted = CountedModel(model)
+        for done, rows in enumerate(torch.split(correct, batch_size)):
+            perturbed[rows] = method(
+                model=counted,
+                images=evaluation.images[rows],
+                labels=evaluation.labels[rows],
+                seeds=seeds[rows.cpu()],
+                **spec["options"],
+            )
+            print(f"{min((done + 1) * batch_size, len(correct))} of {len(correct)} images", file=sys.stderr, flush=True)
+    options = spec["options"]
+    meta = store.provenance(
+        "attack", spec, code, {"classifier": classifier, "data": data}, devices.describe(chosen)
+    ) | {
+        "classifier": {name: origin["spec"][name] for name in ("dataset", "classifier")},
+        "norm": options.get("norm") or sys.modules[method.__module__].NORM,
+        "epsilon": options.get("epsilon"),
+        "forward_passes": counted.forward_passes / max(len(correct), 1),
+        "backward_passes": counted.backward_passes / max(len(correct), 1),
+    }
+    store.write_tensors(out, {"images": perturbed.cpu().numpy(), "ids": store.pack(evaluation.ids)}, meta)

@@ -1,0 +1,124 @@
+"""The direction of imports, and where heavy libraries may be imported; read from the source text."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import registry
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "pipeline").rglob("*.py"))
+METHODS = {"numerics", "contracts"}
+# what a part of the package may import from the package, itself apart
+MAY_IMPORT = {
+    "numerics": set(),
+    "models": METHODS,
+    "transforms": METHODS,
+    "corruptions": METHODS,
+    "attacks": METHODS,
+    "training": METHODS | {"models", "transforms", "attacks"},
+    "measurements": METHODS | {"models", "transforms", "attacks"},
+    "datasets": {"contracts"},
+    "report": set(),
+    "contracts": set(),
+    "registry": {"contracts"},
+    "specs": {"contracts", "registry"},
+    "store": {"contracts"},
+    "devices": {"contracts"},
+    "stages": {
+        "contracts",
+        "registry",
+        "store",
+        "devices",
+        "models",
+        "report",
+        "datasets.splits",
+        "training.loop",
+        "numerics.passes",
+    },
+    "__main__": {"contracts", "registry", "specs"},
+}
+HEAVY = {
+    "torch": {
+        "numerics",
+        "models",
+        "transforms",
+        "corruptions",
+        "attacks",
+        "training",
+        "measurements",
+        "devices",
+        "stages",
+    },
+    "timm": {"models", "training"},
+    "pandas": {"report", "stages"},
+    "pyarrow": {"report", "stages", "store", "datasets"},
+    "matplotlib": {"report"},
+    "snakemake": set(),
+}
+
+
+def part(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path) -> None:
+    parts = path.relative_to(ROOT / "pipeline").with_suffix("").parts
+    here = parts[0]
+    for name in imports(path):
+        top = name.split(".")[0]
+        if top in HEAVY and not (here == "contracts" and top == "torch"):  # there for type checkers alone
+            assert here in HEAVY[top], f"{path}: {here} must not import {top}"
+        if top != "pipeline" or here == "__init__":
+            continue
+        below = name.removeprefix("pipeline.")
+        allowed = MAY_IMPORT[here] | {here}
+        assert any(below == a or below.startswith(f"{a}.") for a in allowed), f"{path}: must not import {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 300
+
+
+def test_workflow_uses_the_light_modules_alone() -> None:
+    for path in (ROOT / "workflow").glob("*.py"):
+        from_package = {name for name in imports(path) if name.startswith("pipeline")}
+        assert all(name.split(".")[1] in ("registry", "specs", "contracts") for name in from_package)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import workflow.common; workflow.common.timm_models()",
+        "from pipeline.__main__ import parser; parser()",
+        "from pipeline.stages.report import report",
+        "from pipeline.stages.collect import collect",
+        "from pipeline.stages.prepare import prepare",
+    ],
+)
+def test_light_parts_import_neither_torch_nor_timm(statement: str) -> None:
+    check = f"{statement}\nimport sys; sys.exit(bool({{'torch', 'timm'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
+
+
+def test_every_plugin_is_one_file_with_its_own_name() -> None:
+    for kind in registry.KINDS:
+        assert registry.names(kind)

@@ -1,0 +1,244 @@
+"""The whole way in a temporary folder: what runs, what runs again after an edit, what a killed job leaves behind."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+from pipeline import store
+from tests.tiny import tiny_config
+
+ROOT = Path(__file__).parent.parent
+FINISHED = re.compile(r"^\s*(\w+)\s+(\d+)$", re.MULTILINE)
+
+
+class Checkout:
+    """A copy of the repository with a tiny config."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("pipeline", "workflow"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "Snakefile", folder)
+        self.write(tiny_config())
+
+    def write(self, config: dict[str, Any]) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", "--scheduler", "greedy", *arguments]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
+        )
+
+    def planned(self) -> Counter[str]:
+        """Jobs that a run would do, by rule."""
+        result = self.run("--dry-run", "--quiet", "rules")
+        assert result.returncode == 0, result.stdout + result.stderr
+        jobs = Counter({rule: int(count) for rule, count in FINISHED.findall(result.stdout + result.stderr)})
+        del jobs["total"], jobs["all"]
+        return jobs
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "BOUNDARY_ATLAS_RUN")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    checkout = Checkout(tmp_path_factory.mktemp("run"))
+    result = checkout.run()
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Report: results/report/index.html" in result.stdout + result.stderr
+    return checkout
+
+
+@pytest.fixture
+def edited(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The finished run; files that a test edits are put back, with their times."""
+    kept = {
+        path: (path.read_bytes(), path.stat())
+        for path in (*finished.folder.glob("*.yaml"), *(finished.folder / "pipeline").rglob("*.py"))
+    }
+    yield finished
+    for path, (content, status) in kept.items():
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_everything_appears(finished: Checkout) -> None:
+    results = finished.folder / "results"
+    board = pd.read_parquet(results / "leaderboard.parquet")
+    assert sorted(board["training"]) == ["robust", "standard"]
+    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.html", "report/index.html"):
+        assert (results / name).stat().st_size > 100
+    tables = {path.stem for path in (results / "tables").iterdir()}
+    assert tables == {"accuracy", "perturbation", "dct_margin", "gallery"}
+    accuracy = pd.read_parquet(results / "tables/accuracy.parquet")
+    assert len(accuracy) == 2 * 24 * (1 + 2 * 5)
+    assert not list(results.rglob(".*")), "no temporary file is left"
+    assert all(path.stat().st_size for path in (results / "benchmarks").rglob("*.tsv"))
+
+
+def test_every_file_says_how_it_was_made(finished: Checkout) -> None:
+    for path in (finished.folder / "results").rglob("*"):
+        if path.suffix in (".safetensors", ".parquet") and path.stem != "leaderboard":
+            meta = store.read_metadata(path)
+            assert {"stage", "spec", "code", "lineage", "inputs", "versions", "device"} <= set(meta), path
+
+
+def test_second_run_does_nothing(finished: Checkout) -> None:
+    assert finished.planned() == Counter()
+    assert "Nothing to be done" in finished.run().stderr
+
+
+def touch(path: Path) -> None:
+    os.utime(path)
+
+
+def replace(old: str, new: str) -> Callable[[Path], None]:
+    def edit(path: Path) -> None:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("config.yaml", touch),
+        ("config.yaml", replace("epsilon: 8/255", "epsilon: '16/510' # the same")),
+        ("pipeline/attacks/deepfool.py", touch),
+        ("pipeline/attacks/deepfool.py", replace("def deepfool(", "# a comment\n\n\ndef deepfool(")),
+        ("pipeline/store.py", replace('"""', '"""Another docstring. ')),
+    ],
+)
+def test_cosmetic_edits_re_run_nothing(edited: Checkout, file: str, edit: Callable[[Path], None]) -> None:
+    edit(edited.folder / file)
+    assert edited.planned() == Counter()
+
+
+def change(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def edit(config: dict[str, Any]) -> None:
+        entry = config
+        for key in keys[:-1]:
+            entry = entry[key]
+        entry[keys[-1]] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        # the attack on two classifiers, the two measurements that look at it, and what follows
+        (change("attacks", "df", "steps", value=6), {"attack": 2, "measure": 4, "collect": 2, "report": 1}),
+        (change("measurements", "margin", "step", value=2), {"measure": 2, "collect": 1, "report": 1}),
+        (change("corruptions", "contrast", value={"constants": "cifar"}), {"corrupt": 1, "measure": 2, "collect": 1, "report": 1}),
+        # one training: its attacks and measurements, no other classifier's
+        (change("trainings", "robust", "steps", value=2), {"train": 1, "attack": 2, "measure": 5, "collect": 4, "report": 1}),
+        # the evaluation set: nothing is trained again
+        (
+            change("datasets", "digits", "evaluation", value=20),
+            {"prepare": 1, "corrupt": 2, "attack": 4, "measure": 10, "collect": 4, "report": 1},
+        ),
+        (change("title", value="Another"), {"report": 1}),
+    ],
+)  # fmt: skip
+def test_an_edit_of_the_config_re_runs_its_descendants(
+    edited: Checkout, edit: Callable[[dict[str, Any]], None], expected: dict[str, int]
+) -> None:
+    config = copy.deepcopy(tiny_config())
+    edit(config)
+    edited.write(config)
+    assert edited.planned() == Counter(expected)
+
+
+def test_an_edit_of_one_attack_re_runs_that_attack(edited: Checkout) -> None:
+    path = edited.folder / "pipeline/attacks/pgd.py"
+    path.write_text(path.read_text() + "\n\nUNUSED = 1\n")
+    assert edited.planned() == Counter({"attack": 2, "measure": 4, "collect": 2, "report": 1})
+
+
+def test_a_wrong_config_stops_before_any_job(edited: Checkout) -> None:
+    config = tiny_config()
+    config["attacks"]["df"]["step"] = 3
+    edited.write(config)
+    result = edited.run()
+    assert result.returncode != 0
+    assert "config.yaml: attacks.df: deepfool has no option 'step' (did you mean 'steps'?)" in result.stderr
+
+
+def test_collect_refuses_what_another_config_made(edited: Checkout) -> None:
+    """Also where Snakemake's own records are lost."""
+    config = tiny_config()
+    config["attacks"]["df"]["steps"] = 6
+    edited.write(config)
+    (edited.folder / ".snakemake").rename(edited.folder / "kept")
+    (edited.folder / "results/tables/perturbation.parquet").rename(edited.folder / "table")
+    try:
+        result = edited.run("results/tables/perturbation.parquet")
+        log = (edited.folder / "results/logs/collect/perturbation.log").read_text()
+    finally:
+        shutil.rmtree(edited.folder / ".snakemake")
+        (edited.folder / "kept").rename(edited.folder / ".snakemake")
+        (edited.folder / "table").rename(edited.folder / "results/tables/perturbation.parquet")
+    assert result.returncode != 0
+    assert "made with another config than the present one" in log
+
+
+def test_training_killed_half_way_leaves_nothing_and_the_next_run_completes(tmp_path: Path) -> None:
+    checkout = Checkout(tmp_path)
+    config = tiny_config()
+    config["trainings"] = {"standard": {"epochs": 40, "batch_size": 16, "learning_rate": 0.05}}
+    checkout.write(config)
+    model = checkout.folder / "results/models/digits/tiny--standard--0.safetensors"
+    log = checkout.folder / "results/logs/train/digits/tiny--standard--0.log"
+    target = str(model.relative_to(checkout.folder))
+    head = subprocess.Popen(
+        checkout.command(target),
+        cwd=checkout.folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    while not (log.is_file() and "epoch 3/40" in log.read_text()):
+        assert head.poll() is None, "ended before its third epoch"
+        try:
+            head.wait(timeout=0.05)
+        except subprocess.TimeoutExpired:
+            continue
+    trainings = [
+        process
+        for process in psutil.Process(head.pid).children(recursive=True)
+        if "train" in process.cmdline() and process.cmdline()[0] == sys.executable
+    ]
+    assert trainings
+    for process in trainings:
+        process.send_signal(signal.SIGKILL)
+    output, _ = head.communicate()
+    assert head.returncode != 0, output
+    assert not model.exists()
+    assert not list((checkout.folder / "results").rglob(".*safetensors")), "no half-written file"
+    assert (checkout.folder / "results/data/digits/train.safetensors").is_file(), "finished work is kept"
+    result = checkout.run(target)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(store.read_metadata(model)["history"]) == 40

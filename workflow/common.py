@@ -1,0 +1,333 @@
+"""From the config to jobs: check it, name every file, say what each job alone reads. Imports neither torch nor timm."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from pipeline import registry, specs
+from pipeline.contracts import Files, Folder, UserError, canonical, lineage
+from workflow.codedigest import code_digest
+
+ROOT = Path(__file__).resolve().parent.parent
+PATHS = {
+    "prepare": "data/{dataset}/{split}.safetensors",
+    "train": "models/{dataset}/{classifier}.safetensors",
+    "corrupt": "corruptions/{dataset}/{corruption}.safetensors",
+    "attack": "attacks/{dataset}/{classifier}/{attack}.safetensors",
+    "measure": "measurements/{dataset}/{classifier}/{measurement}.parquet",
+    "collect": "tables/{kind}.parquet",
+}
+DATASET_FIELDS = ("seed", "test_share", "validation", "train_size", "evaluation")
+PLUGIN_PACKAGE = {stage: registry.KINDS[kind][0] for stage, (kind, _) in specs.KINDS.items()}
+
+
+def check_schema(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Check a config against the schema and fill in the defaults of its top level.
+
+    Raises:
+        UserError: one line with the path, what was given and what was expected.
+    """
+    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
+    errors = sorted(
+        Draft202012Validator(schema).iter_errors(dict(config)), key=lambda error: list(map(str, error.path))
+    )
+    if errors:
+        raise UserError(_explain(errors[0], name))
+    defaults = {key: field["default"] for key, field in schema["properties"].items() if "default" in field}
+    return {**defaults, **config}
+
+
+def _explain(error: ValidationError, name: str) -> str:
+    path = ".".join(map(str, error.path))
+    where = f"{name}: {path}" if path else name
+    instance: Any = error.instance
+    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
+    if error.validator == "additionalProperties":
+        known = list(schema["properties"])
+        odd = next(key for key in instance if key not in known)
+        return f"{where}: no field '{odd}'{registry.nearest(odd, known)}; there are {', '.join(known)}"
+    if error.validator == "required":
+        return f"{where}: {error.message.replace(' is a required property', ' is missing')}"
+    if "propertyNames" in error.schema_path:
+        return f"{where}: '{instance}' cannot be an id; an id is letters and digits, joined by single - or _"
+    expected = schema.get("description", error.message)
+    return f"{where}: given {instance!r}, expected {expected[0].lower()}{expected[1:]}"
+
+
+@functools.cache
+def timm_models() -> frozenset[str]:
+    """Names of timm's architectures, read from its source text: importing timm takes seconds."""
+    found = importlib.util.find_spec("timm")
+    folder = Path(found.origin or "").parent / "models" if found else Path()
+    text = "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py")))
+    return frozenset(re.findall(r"^@register_model\s*\ndef (\w+)", text, flags=re.MULTILINE))
+
+
+def _check_model(model: str, where: str) -> None:
+    base = model.partition(".")[0]
+    if ":" not in model and base not in timm_models():
+        hint = registry.nearest(base, timm_models())
+        raise UserError(f"{where}: timm has no model '{model}'{hint}; a factory of your own is written module:function")
+
+
+class Plan:
+    """Every job of a run: its spec, its code digest, its inputs and its files.
+
+    Args:
+        config: as read from YAML.
+        name: of the config file, for messages.
+
+    Raises:
+        UserError: the config is wrong.
+    """
+
+    def __init__(self, config: Mapping[str, Any], name: str = "config.yaml") -> None:
+        self.config = check_schema(config, name)
+        self.name = name
+        self.results = Path(self.config["results"])
+        seed = self.config["seed"]
+        self.prepared = {
+            (dataset, split): self._dataset(dataset, split)
+            for dataset in self.config["datasets"]
+            for split in ("train", "evaluation")
+        }
+        self.classifiers = dict(self._trained()) | dict(self._brought())
+        self.methods = {
+            stage: {
+                entry: specs.complete(
+                    stage, {noun: entry, **self._flat(f"{noun}s", entry), "seed": seed}, f"{name}: {noun}s.{entry}"
+                )
+                for entry in self.config[f"{noun}s"]
+            }
+            for stage, noun in (("corrupt", "corruption"), ("attack", "attack"), ("measure", "measurement"))
+        }
+        self.views = {measurement: self._views(measurement) for measurement in self.config["measurements"]}
+        for measurement, views in self.views.items():
+            self.methods["measure"][measurement]["clean"] = any(kind == "clean" for kind, _ in views)
+        self.kinds = sorted({spec["method"] for spec in self.methods["measure"].values()})
+
+    def _flat(self, section: str, entry: str) -> dict[str, Any]:
+        """An entry's method (its id if not given) and options, apart."""
+        options = dict(self.config[section][entry] or {})
+        options.pop("views", None)
+        return {"method": options.pop("method", entry), "options": options}
+
+    def _dataset(self, dataset: str, split: str) -> dict[str, Any]:
+        entry = dict(self.config["datasets"][dataset] or {})
+        given = {field: entry.pop(field) for field in DATASET_FIELDS if field in entry}
+        source = entry.pop("source", dataset)
+        where = f"{self.name}: datasets.{dataset}"
+        given = {"seed": self.config["seed"], **given, "dataset": dataset, "split": split}
+        spec = specs.complete("prepare", {**given, "source": source, "options": entry}, where)
+        for path in self._source_paths(spec):
+            if not glob.glob(path, recursive=True):
+                raise UserError(f"{where}: no such file or folder: {path}")
+        return spec
+
+    @staticmethod
+    def _source_paths(spec: Mapping[str, Any]) -> Iterator[str]:
+        for key, option in registry.options("source", spec["source"]).items():
+            value = spec["options"][key]
+            if value is not None and option.type in (Files, Files | None, Folder):
+                yield from [value] if isinstance(value, str) else value
+
+    def _trained(self) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+        for training, entry in self.config["trainings"].items():
+            method = (entry or {}).get("method", training)
+            registry.check_name("training", method, f"{self.name}: trainings.{training}")
+        for architecture, entry in self.config["architectures"].items():
+            options = dict(entry)
+            model, stem = options.pop("model"), options.pop("stem", "default")
+            _check_model(model, f"{self.name}: architectures.{architecture}")
+            for training in self.config["trainings"]:
+                for dataset in self.config["datasets"]:
+                    for seed in self.config["seeds"]:
+                        classifier = f"{architecture}--{training}--{seed}"
+                        spec = {"dataset": dataset, "classifier": classifier, "architecture": architecture}
+                        spec |= {"training": training, "seed": seed, "model": model, "stem": stem}
+                        spec |= {"model_options": options, **self._flat("trainings", training)}
+                        where = f"{self.name}: trainings.{training}"
+                        yield (dataset, classifier), specs.complete("train", spec, where)
+
+    def _brought(self) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
+        for classifier, entry in self.config["classifiers"].items():
+            where = f"{self.name}: classifiers.{classifier}"
+            options = dict(entry)
+            dataset = options.pop("dataset")
+            if dataset not in self.config["datasets"]:
+                hint = registry.nearest(dataset, self.config["datasets"])
+                raise UserError(f"{where}.dataset: no data set '{dataset}'{hint}")
+            given = {field: options.pop(field) for field in specs.FIELDS["brought"] if field in options}
+            given |= {
+                "dataset": dataset,
+                "classifier": classifier,
+                "architecture": given.get("architecture", classifier),
+            }
+            given |= {"training": given.get("training", "brought"), "seed": None, "model_options": options}
+            spec = specs.complete("train", given, where)
+            _check_model(spec["model"], where)
+            if not Path(spec["weights"]).is_file():
+                raise UserError(f"{where}.weights: no such file: {spec['weights']}")
+            yield (dataset, classifier), spec
+
+    def _views(self, measurement: str) -> list[tuple[str, str]]:
+        """(kind, id) of each view that a measurement looks at."""
+        where = f"{self.name}: measurements.{measurement}.views"
+        given = (self.config["measurements"][measurement] or {}).get("views", "clean")
+        sections = {"corruption": self.methods["corrupt"], "attack": self.methods["attack"]}
+        views: list[tuple[str, str]] = []
+        for word in [given] if isinstance(given, str) else given:
+            if word == "clean":
+                views.append(("clean", "clean"))
+            elif word in ("corruptions", "attacks"):
+                views += [(word[:-1], entry) for entry in sections[word[:-1]]]
+            elif kinds := [kind for kind, section in sections.items() if word in section]:
+                views += [(kind, word) for kind in kinds]
+            else:
+                known = ["clean", "corruptions", "attacks", *sections["corruption"], *sections["attack"]]
+                raise UserError(f"{where}: nothing is called '{word}'{registry.nearest(word, known)}")
+        if twice := sorted(set(sections["corruption"]) & set(sections["attack"])):
+            raise UserError(f"{self.name}: '{twice[0]}' is both a corruption and an attack; give one another id")
+        method = self.methods["measure"][measurement]["method"]
+        accepted = registry.constant("measurement", method, "ACCEPTS")
+        if odd := [kind for kind, _ in views if kind not in accepted]:
+            raise UserError(f"{where}: {method} does not measure on a {odd[0]} view; it takes {', '.join(accepted)}")
+        return views
+
+    def job(self, stage: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
+        """The complete spec of a job."""
+        if stage == "prepare":
+            return self.prepared[wildcards["dataset"], wildcards["split"]]
+        if stage == "train":
+            return self.classifiers[wildcards["dataset"], wildcards["classifier"]]
+        if stage == "collect":
+            return {"kind": wildcards["kind"]}
+        noun = specs.KINDS[stage][0]
+        return self.methods[stage][wildcards[noun]]
+
+    def spec(self, stage: str, wildcards: Mapping[str, str]) -> str:
+        """Canonical JSON of what a job alone reads."""
+        return canonical(self.job(stage, wildcards))
+
+    def code(self, stage: str, wildcards: Mapping[str, str]) -> str:
+        """Digest of the code that a job uses."""
+        modules = [f"pipeline.stages.{stage}"]
+        job = self.job(stage, wildcards) if stage != "report" else {}
+        if stage in specs.KINDS and specs.KINDS[stage][1] in job:
+            modules.append(f"pipeline.{PLUGIN_PACKAGE[stage]}.{job[specs.KINDS[stage][1]]}")
+        if stage == "train" and ":" in job["model"]:
+            return code_digest(ROOT, modules) + code_digest(Path.cwd(), [job["model"].partition(":")[0]])
+        return code_digest(ROOT, modules)
+
+    def path(self, stage: str, **wildcards: str) -> str:
+        """The file that a job writes."""
+        return str(self.results / PATHS[stage].format(**wildcards))
+
+    def inputs(self, stage: str, wildcards: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+        """(stage, wildcards) of each job whose file a job reads."""
+        dataset = {"dataset": wildcards.get("dataset", "")}
+        data = ("prepare", {**dataset, "split": "train" if stage == "train" else "evaluation"})
+        if stage == "prepare":
+            return []
+        if stage in ("train", "corrupt"):
+            return [data]
+        if stage == "collect":
+            return [("measure", table) for table in self.tables(wildcards["kind"])]
+        classifier = {**dataset, "classifier": wildcards["classifier"]}
+        jobs = [("train", classifier), data]
+        if stage == "measure":
+            for kind, view in self.views[wildcards["measurement"]]:
+                if kind == "corruption":
+                    jobs.append(("corrupt", {**dataset, "corruption": view}))
+                elif kind == "attack":
+                    jobs.append(("attack", {**classifier, "attack": view}))
+        return jobs
+
+    def lineage(self, stage: str, wildcards: Mapping[str, str]) -> str:
+        """What the config says about how a file comes to be, its inputs included; the file's metadata says the same."""
+        job = self.job(stage, wildcards)
+        return lineage(job, [self.lineage(*needed) for needed in self.inputs(stage, wildcards)])
+
+    def source_files(self, wildcards: Mapping[str, str]) -> list[str]:
+        """Files or folders outside the results that a prepare job reads."""
+        patterns = self._source_paths(self.job("prepare", wildcards))
+        return [file for pattern in patterns for file in sorted(glob.glob(pattern, recursive=True))]
+
+    def weights(self, wildcards: Mapping[str, str]) -> list[str]:
+        """The weights file that a brought classifier reads."""
+        job = self.job("train", wildcards)
+        return [job["weights"]] if "weights" in job else []
+
+    def tables(self, kind: str) -> list[dict[str, str]]:
+        """Wildcards of each measurement of a kind."""
+        return [
+            {"dataset": dataset, "classifier": classifier, "measurement": measurement}
+            for dataset, classifier in self.classifiers
+            for measurement, spec in self.methods["measure"].items()
+            if spec["method"] == kind
+        ]
+
+    def digest(self, stages: Sequence[str] = tuple(PATHS)) -> str:
+        """Digest of the whole config and of all code: what must not change while a run is under way."""
+        modules = [f"pipeline.stages.{stage}" for stage in (*stages, "report")]
+        for kind, (package, _) in registry.KINDS.items():
+            modules += [f"pipeline.{package}.{plugin}" for plugin in registry.names(kind)]
+        return lineage(self.config, [code_digest(ROOT, modules)])
+
+    def targets(self, stage: str) -> list[str]:
+        """All files of a stage."""
+        every: Mapping[str, Sequence[Mapping[str, str]]] = {
+            "prepare": [{"dataset": dataset, "split": split} for dataset, split in self.prepared],
+            "train": [{"dataset": dataset, "classifier": classifier} for dataset, classifier in self.classifiers],
+            "corrupt": [
+                {"dataset": dataset, "corruption": entry}
+                for dataset in self.config["datasets"]
+                for entry in self.config["corruptions"]
+            ],
+            "attack": [
+                {"dataset": dataset, "classifier": classifier, "attack": entry}
+                for dataset, classifier in self.classifiers
+                for entry in self.config["attacks"]
+            ],
+            "collect": [{"kind": kind} for kind in self.kinds],
+        }
+        return [self.path(stage, **wildcards) for wildcards in every[stage]]
+
+    def input(self, stage: str, *needed: str) -> Callable[[Mapping[str, str]], list[str]]:
+        """Input function of a rule: the files of the `needed` stages that a job reads."""
+        return lambda wildcards: [
+            self.path(name, **values) for name, values in self.inputs(stage, wildcards) if name in needed
+        ]
+
+    def pattern_path(self, stage: str) -> str:
+        """Output of a rule, with its wildcards."""
+        return str(self.results / PATHS[stage])
+
+    @staticmethod
+    def pattern(names: Iterable[str]) -> str:
+        """Constraint of a wildcard to known names; one that nothing matches where there are none."""
+        return "|".join(map(re.escape, dict.fromkeys(names))) or "(?!)"
+
+
+def guard(plan: Plan) -> None:
+    """Stop a job whose config or code is no longer what its run began with.
+
+    The head process leaves the digest in the environment; Snakemake on a cluster's node reads the config anew.
+
+    Raises:
+        UserError: it differs.
+    """
+    now = plan.digest()
+    if os.environ.setdefault("BOUNDARY_ATLAS_RUN", now) != now:
+        raise UserError(f"{plan.name}: config or code changed while the workflow was running; start it again")

@@ -1,0 +1,24 @@
+rule measure:
+    input:
+        classifier=PLAN.input("measure", "train"),
+        data=PLAN.input("measure", "prepare"),
+        views=PLAN.input("measure", "corrupt", "attack"),
+    output:
+        PLAN.pattern_path("measure"),
+    log:
+        f"{RESULTS}/logs/measure/{{dataset}}/{{classifier}}/{{measurement}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure/{{dataset}}/{{classifier}}/{{measurement}}.tsv"
+    threads: 1
+    resources:
+        gpu=GPUS,
+        mem_mb=8000,
+        runtime=480,
+    params:
+        spec=lambda wildcards: PLAN.spec("measure", wildcards),
+        code=lambda wildcards: PLAN.code("measure", wildcards),
+    message:
+        "measure {wildcards.classifier} on {wildcards.dataset}: {wildcards.measurement}"
+    shell:
+        "{PYTHON:q} -m pipeline measure --spec {params.spec:q} --code {params.code} --classifier {input.classifier:q}"
+        " --data {input.data:q} --views {input.views:q} --device {DEVICE} --out {output:q} > {log:q} 2>&1"

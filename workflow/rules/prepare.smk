@@ -1,0 +1,21 @@
+rule prepare:
+    input:
+        PLAN.source_files,
+    output:
+        PLAN.pattern_path("prepare"),
+    log:
+        f"{RESULTS}/logs/prepare/{{dataset}}/{{split}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/prepare/{{dataset}}/{{split}}.tsv"
+    threads: 1
+    resources:
+        gpu=0,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=lambda wildcards: PLAN.spec("prepare", wildcards),
+        code=lambda wildcards: PLAN.code("prepare", wildcards),
+    message:
+        "prepare {wildcards.dataset}: {wildcards.split} split"
+    shell:
+        "{PYTHON:q} -m pipeline prepare --spec {params.spec:q} --code {params.code} --out {output:q} > {log:q} 2>&1"
