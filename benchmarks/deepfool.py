@@ -73,7 +73,7 @@ def peer(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=256, help="attacked images")
+    parser.add_argument("--samples", type=int, default=128, help="attacked images")
     parser.add_argument("--extent", type=int, default=16, help="pixels of a side")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the fastest counts")

@@ -166,7 +166,26 @@ def test_nan_beyond_a_radius_is_no_success() -> None:
     model = affine(SHAPE, 3)
     near = margins(model, IMAGES[:1]).item()
     table = measure(NanBeyond(model, IMAGES[0], 0.5 * near), IMAGES[:1], LABELS[:1])
-    assert table["margin"] == [None] * 3
+    assert table["margin"] == [None] * 3 and table["iterations"] == [2] * 3
+
+
+def test_walks_end_after_their_steps() -> None:
+    model = network(SHAPE, 5)
+    full, short = measure(model), measure(model, steps=1)
+    assert short["iterations"] == [1] * 27
+    for margin, count, early in zip(full["margin"], full["iterations"], short["margin"], strict=True):
+        assert early == (margin if count == 1 else None)
+    assert any(short["converged"]) and not all(short["converged"])
+
+
+def test_tiny_margins_are_exact_and_the_official_step_has_a_floor() -> None:
+    model = affine(SHAPE, 2)
+    normal = (model.weight[1] - model.weight[0]).view(1, *SHAPE)
+    near = torch.full((1, *SHAPE), 0.5).double() + 1e-6 * normal / normal.norm()
+    exact = torch.stack([subspace_margins(model, near, basis(b, 3, 2, 2)) for b in range(3)], dim=1)
+    tiny = torch.tensor([measure(model, near)["margin"]], dtype=torch.float64)
+    torch.testing.assert_close(tiny, exact, rtol=2e-6, atol=0)
+    assert measure(model, near, mode="official")["margin"] == pytest.approx([1.02e-4] * 3)
 
 
 def test_a_block_too_large_is_refused() -> None:

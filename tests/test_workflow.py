@@ -152,9 +152,15 @@ def change(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
         # the attack on two classifiers, the two measurements that look at it, and what follows
         (change("attacks", "df", "steps", value=6), {"attack": 2, "measure": 4, "collect": 2, "report": 1}),
         (change("measurements", "margin", "step", value=2), {"measure": 2, "collect": 1, "report": 1}),
-        (change("corruptions", "contrast", value={"constants": "cifar"}), {"corrupt": 1, "measure": 2, "collect": 1, "report": 1}),
+        (
+            change("corruptions", "contrast", value={"constants": "cifar"}),
+            {"corrupt": 1, "measure": 2, "collect": 1, "report": 1},
+        ),
         # one training: its attacks and measurements, no other classifier's
-        (change("trainings", "robust", "steps", value=2), {"train": 1, "attack": 2, "measure": 5, "collect": 4, "report": 1}),
+        (
+            change("trainings", "robust", "steps", value=2),
+            {"train": 1, "attack": 2, "measure": 5, "collect": 4, "report": 1},
+        ),
         # the evaluation set: nothing is trained again
         (
             change("datasets", "digits", "evaluation", value=20),
@@ -162,7 +168,7 @@ def change(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (change("title", value="Another"), {"report": 1}),
     ],
-)  # fmt: skip
+)
 def test_an_edit_of_the_config_re_runs_its_descendants(
     edited: Checkout, edit: Callable[[dict[str, Any]], None], expected: dict[str, int]
 ) -> None:

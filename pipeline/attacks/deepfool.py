@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from pipeline.contracts import Count, Natural, NonNegative
 from pipeline.numerics.boundary import bisect, crossed, gaps, nearest_hyperplane, rivals
 from pipeline.numerics.gradients import class_gradients
-from pipeline.numerics.norms import per_sample
+from pipeline.numerics.norms import l2, per_sample
 
 NORM = "l2"
+CLIPPED = 0.5  # a step is stuck if the box leaves less than this share of its length
 
 
 def deepfool(
@@ -30,9 +31,10 @@ def deepfool(
     rivals; a sample is done when its image with the overshoot leaves its class. Samples that are done leave the
     batch before gradients are computed.
 
-    Departures from the paper and its code: iterates stay in [0, 1], and entries at a face of the box that the step
-    would push outwards are left out of it; the source class is the label; the step is |f| / |w| as in the paper,
-    without the code's 1e-4; the result is bisected back to the boundary along the segment from the clean image.
+    Departures from the paper and its code: iterates stay in [0, 1]; once clipping has taken more than half of a
+    sample's step, entries that a step would push out of the box are left out of it, without which images of black and
+    white pixels creep or fail; the source class is the label; the step is |f| / |w| as in the paper, without the
+    code's 1e-4; the result is bisected back to the boundary along the segment from the clean image.
 
     Args:
         model: [0, 1] images to logits.
@@ -54,20 +56,24 @@ def deepfool(
     active = (~crossed(logits, labels)).nonzero().squeeze(1)
     classes = rivals(logits, labels, candidates)
     points = images[active]
+    stuck = torch.zeros_like(active, dtype=torch.bool)
     for _ in range(steps):
         if not len(active):
             break
         clean, source, others = images[active], labels[active], classes[active]
         logits, gradients = class_gradients(model, points, others, source)
         blocked = ((points <= 0)[:, None] & (gradients < 0)) | ((points >= 1)[:, None] & (gradients > 0))
-        step, valid = nearest_hyperplane(gaps(logits, others, source), gradients.masked_fill_(blocked, 0))
-        points = (points + step).clamp(0, 1)
+        gradients = gradients.masked_fill(blocked & per_sample(stuck, gradients), 0)
+        step, valid = nearest_hyperplane(gaps(logits, others, source), gradients)
+        previous, points = points, (points + step).clamp(0, 1)
+        stuck |= l2(points - previous) < CLIPPED * l2(step)
         trial = (clean + (1 + overshoot) * (points - clean)).clamp(0, 1)
         with torch.no_grad():
             done = crossed(model(trial), source) & valid
         results[active[done]] = trial[done]
         found[active[done]] = True
-        active, points = active[valid & ~done], points[valid & ~done]
+        going = valid & ~done
+        active, points, stuck = active[going], points[going], stuck[going]
     if bisections and found.any():
         results[found] = _to_boundary(model, images[found], results[found], labels[found], bisections)
     return results

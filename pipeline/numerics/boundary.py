@@ -50,7 +50,7 @@ def nearest_hyperplane(gaps: Tensor, gradients: Tensor, floor: float = 0) -> tup
     """
     lengths = torch.linalg.vector_norm(gradients.flatten(2), dim=2)  # (n, k)
     distances = gaps.abs() / lengths
-    usable = lengths.isfinite() & (lengths > 0) & distances.isfinite()
+    usable = lengths.isfinite() & distances.isfinite()  # x / 0 is not finite
     distance, nearest = torch.where(usable, distances, torch.inf).min(dim=1)
     valid = distance.isfinite()
     row = torch.arange(len(gaps), device=gaps.device)

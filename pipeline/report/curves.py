@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from pipeline.report import statistics
 from pipeline.report.outcomes import NORMS, Outcomes
@@ -36,9 +37,8 @@ def security(classifiers: Sequence[Outcomes], look: Look) -> Chart:
     threats = {threat for o in classifiers for threat in o.norms}
     norms = sorted({threat.norm for threat in threats}, key=list(NORMS).index)
     rows: list[dict[str, Any]] = []
-    with canvas(WIDTH if len(norms) > 1 else 6.5, 4.2) as figure:
-        across = len(norms) if len(norms) < 3 else 2
-        for axis, norm in zip(panels(figure, len(norms), across, sharey=True), norms, strict=True):
+    with canvas(WIDTH if len(norms) > 1 else 6.5, 1 + 3.2 * math.ceil(len(norms) / 3)) as figure:
+        for axis, norm in zip(panels(figure, len(norms), 3, sharey=True), norms, strict=True):
             rows += _security_panel(axis, classifiers, look, norm)
         figure.supylabel("robust accuracy [%]", fontsize=9)
         look.legend(figure, markersize=5)
@@ -87,7 +87,7 @@ def _security_panel(axis: Axes, classifiers: Sequence[Outcomes], look: Look, nor
             rows.append(record(outcomes, **own, n=len(outcomes.norms[threat]), **limits(value)))
     axis.set_xlim(-0.02 * right, right)
     axis.set_ylim(-2, 102)
-    axis.set_xlabel(f"{symbol} size of the perturbation [{unit}]")
+    axis.set_xlabel(f"{symbol} norm [{unit}]")
     axis.set_title(f"{symbol} perturbations")
     return rows
 
@@ -118,9 +118,13 @@ def margins(classifiers: Sequence[Outcomes], look: Look, measurement: str, name:
         values = values[np.isfinite(values) & (values > 0)]
         if values.size:
             axes[0].set_yscale("log")
+            axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes[0].yaxis.set_major_formatter("{x:g}")
+            axes[0].yaxis.set_minor_locator(NullLocator())
             axes[0].set_ylim(values.min() / 1.2, values.max() * 1.2)
         axes[0].set_xticks(sorted(set(data["frequency"])))
-        figure.supxlabel("first frequency of the block (row and column of the DCT; left: lowest)", fontsize=9)
+        for axis in axes:
+            axis.set_xlabel("first DCT frequency of the block")
         figure.supylabel("ℓ₂ margin [pixel range = 1]", fontsize=9)
         look.legend(figure)
         png, svg = render(figure)

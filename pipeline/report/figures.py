@@ -27,14 +27,15 @@ from pipeline.report.style import (
 )
 
 
-def draw(classifiers: Sequence[Outcomes], board: Board) -> Iterator[Chart]:
+def draw(classifiers: Sequence[Outcomes], board: Board, everyone: Sequence[Outcomes]) -> Iterator[Chart]:
     """All figures of one data set that its measurements allow.
 
     Args:
         classifiers: of one data set.
         board: the leaderboard, of any data sets.
+        everyone: the classifiers of all data sets, so that colours agree between them.
     """
-    look = Look(classifiers)
+    look = Look(classifiers, everyone)
     if any(column.name in board.table for column in (CLEAN, CORRUPTED, WORST)):
         yield _overview(classifiers, board, look)
     if any(not o.corrupted.empty for o in classifiers):
@@ -69,7 +70,7 @@ def _overview(classifiers: Sequence[Outcomes], board: Board, look: Look) -> Char
         png, svg = render(figure)
     data = pd.DataFrame(rows)
     caption = (
-        f"Overview of {classifiers[0].dataset}, {count([int(n) for n in table['n']])}. Points: estimates; bars: 95 % "
+        f"Overview of {classifiers[0].dataset}, {count(table['n'].dropna().tolist())}. Points: estimates; bars: 95 % "
         "intervals (Wilson for clean and robust accuracy, bootstrap over images for corrupted accuracy). Colour stands "
         "for the training, marker for the architecture. Best rank first."
     )
@@ -111,7 +112,8 @@ def _corruptions(classifiers: Sequence[Outcomes], look: Look) -> Chart:
         severities = sorted(set(data["severity"]))
         axes[0].set_xticks(severities, ["clean" if s == 0 else str(s) for s in severities])
         axes[0].set_ylim(max(-2, math.floor(10 * data["low"].min()) * 10 - 2), 102)
-        figure.supxlabel("severity", fontsize=9)
+        for axis in axes[-4:]:
+            axis.set_xlabel("severity")
         figure.supylabel("accuracy [%]", fontsize=9)
         look.legend(figure, markersize=4)
         png, svg = render(figure)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from numpy.typing import NDArray
 
 from pipeline.report.leaderboard import slug
 from pipeline.report.outcomes import REFERENCE
-from pipeline.report.style import WIDTH, Chart, canvas, render
+from pipeline.report.style import Chart, canvas, render
 
 SAMPLES = 3
 ROWS = 8
 ARCHITECTURES = 2
+DIVERGING = "RdBu_r"
+# Inches: room for the classifiers' names, for the images' ids, and for the predictions between the rows.
+LEFT, TOP, GAP = 1.0, 0.45, 0.22
 
 
 def draw(table: pd.DataFrame) -> Iterator[Chart]:
@@ -59,29 +65,36 @@ def _gallery(table: pd.DataFrame, attack: str, name: str) -> Chart:
     largest = max(float(np.abs(_image(row, "perturbed") - _image(row, "clean")).max()) for row in rows.values())
     factor = _factor(largest)
     grey = all(row["channels"] == 1 for row in rows.values())
-    with canvas(WIDTH, 0.6 + 1.12 * len(classifiers) + (0.5 if grey else 0)) as figure:
-        body, foot = figure.subfigures(2, 1, height_ratios=(len(classifiers), 0.5)) if grey else (figure, None)
-        blocks = body.subfigures(1, len(samples), wspace=0.03, squeeze=False)[0]
-        drawn = None
-        for block, sample in zip(blocks, samples, strict=True):
-            grid = block.subplots(len(classifiers), 3, squeeze=False)
+    side, tall = 0.83, 0.83 * max(row["height"] / row["width"] for row in rows.values())
+    width, height = LEFT + len(samples) * (3 * side + 0.3), TOP + len(classifiers) * (tall + GAP) + (0.5 if grey else 0)
+    with canvas(width, height, layout=None) as figure:
+        for column, sample in enumerate(samples):
+            start = LEFT + column * (3 * side + 0.3)
             label = next(row["label"] for key, row in rows.items() if key[1] == sample)
-            block.suptitle(f"image {sample}, class {label}", fontsize=9)
-            for line, classifier in zip(grid, classifiers, strict=True):
-                drawn = _triple(line, rows.get((classifier, sample)), factor, grey) or drawn
-                if sample == samples[0]:
-                    line[0].set_ylabel(
-                        classifier.replace("--", "\n"), fontsize=7.5, rotation=0, ha="right", va="center"
-                    )
-        if foot is not None and drawn is not None:
-            bar = foot.colorbar(drawn, cax=foot.add_axes((0.35, 0.62, 0.3, 0.2)), orientation="horizontal")
+            figure.text((start + 1.5 * side) / width, 1 - 0.17 / height, f"image {sample}, class {label}", ha="center")
+            for line, classifier in enumerate(classifiers):
+                foot = height - TOP - (line + 1) * tall - line * GAP
+                boxes = [
+                    ((start + i * side) / width, foot / height, 0.96 * side / width, tall / height) for i in range(3)
+                ]
+                axes = [figure.add_axes(box) for box in boxes]
+                _triple(axes, rows.get((classifier, sample)), factor, grey)
+                if column == 0:
+                    words = "\n".join(textwrap.fill(part, 15) for part in classifier.split("--"))
+                    axes[0].set_ylabel(words, fontsize=8, rotation=0, ha="right", va="center")
+        if grey:
+            limit = 0.5 / factor
+            colours = ScalarMappable(Normalize(-limit, limit), DIVERGING)
+            place = figure.add_axes((0.35, 0.37 / height, 0.3, 0.1 / height))
+            bar = figure.colorbar(colours, cax=place, orientation="horizontal")
             bar.set_label("change of a pixel [pixel range = 1]", fontsize=8)
         png, svg = render(figure)
     data = pd.DataFrame([_numbers(row) for row in rows.values()])
-    colours = "diverging colours: red brighter, blue darker" if grey else "on mid-grey"
+    colouring = "diverging colours: red brighter, blue darker" if grey else "on mid-grey"
+    size = "not magnified" if factor == 1 else f"magnified {factor:g} times"
     caption = (
         f"Images of {table['dataset'].iloc[0]} perturbed by {attack}. For each image, from left to right: clean; "
-        f"perturbation, magnified {factor:g} times ({colours}); perturbed. Above the images: the predicted class; "
+        f"perturbation, {size} ({colouring}); perturbed. Above the images: the predicted class; "
         "above the perturbation: its ℓ₂ norm (pixel range = 1). Shown are images that as many classifiers as possible "
         "classify correctly before and wrongly after the attack: examples, not a sample."
     )
@@ -93,13 +106,13 @@ def _gallery(table: pd.DataFrame, attack: str, name: str) -> Chart:
     return Chart(name, f"Perturbed images, {attack}", caption, alt, png, svg, data)
 
 
-def _triple(axes: Any, row: Any | None, factor: float, grey: bool) -> Any | None:
+def _triple(axes: Any, row: Any | None, factor: float, grey: bool) -> None:
     for axis in axes:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         axis.spines[:].set_visible(False)
     if row is None:
-        return None
+        return
     clean, perturbed = _image(row, "clean"), _image(row, "perturbed")
     change = perturbed - clean
     flat = {"interpolation": "nearest"}
@@ -110,14 +123,13 @@ def _triple(axes: Any, row: Any | None, factor: float, grey: bool) -> Any | None
         axes[0].imshow(np.clip(clean, 0, 1), **flat)
         axes[2].imshow(np.clip(perturbed, 0, 1), **flat)
     if grey:
-        drawn = axes[1].imshow(change[..., 0], cmap="RdBu_r", vmin=-0.5 / factor, vmax=0.5 / factor, **flat)
+        axes[1].imshow(change[..., 0], cmap=DIVERGING, vmin=-0.5 / factor, vmax=0.5 / factor, **flat)
     else:
-        drawn = axes[1].imshow(np.clip(0.5 + factor * change, 0, 1), **flat)
+        axes[1].imshow(np.clip(0.5 + factor * change, 0, 1), **flat)
     axes[0].set_title(str(row["clean_prediction"]), pad=2)
     axes[1].set_title(f"ℓ₂ {np.linalg.norm(change):.2f}", pad=2, fontsize=7.5, color="#555555")
     wrong = row["prediction"] != row["label"]
     axes[2].set_title(str(row["prediction"]), pad=2, color="#B02A00" if wrong else "black")
-    return drawn
 
 
 def _numbers(row: Any) -> dict[str, Any]:

@@ -122,10 +122,9 @@ def _sorted(table: pd.DataFrame, ranked_by: Mapping[str, str]) -> pd.DataFrame:
     return order.drop(columns="score").reset_index(drop=True)
 
 
-def _size(outcomes: Outcomes) -> int:
-    if outcomes.clean is not None:
-        return len(outcomes.clean)
-    return max((len(values) for values in outcomes.norms.values()), default=0)
+def _size(outcomes: Outcomes) -> int | None:
+    clean = [] if outcomes.clean is None else [outcomes.clean]
+    return max((len(part) for part in (*clean, outcomes.corrupted, *outcomes.norms.values())), default=0) or None
 
 
 def criterion(classifiers: Sequence[Outcomes]) -> tuple[Column, dict[str, pd.Series[bool]]]:
@@ -153,7 +152,8 @@ def _measures(classifiers: Sequence[Outcomes]) -> Iterator[Measure]:
     if any(o.clean is not None for o in classifiers):
         yield CLEAN, lambda o, _: NOTHING if o.clean is None else statistics.share(o.clean["correct"])
     if any(len(o.complete) for o in classifiers):
-        yield CORRUPTED, lambda o, s: statistics.bootstrap(o.complete, statistics.mean_of_views, seed=s)
+        # A sample's mean over its views is what is resampled, so the views of a sample stay together.
+        yield CORRUPTED, lambda o, s: statistics.bootstrap(o.complete.mean(axis=1), statistics.mean, seed=s)
     if any(o.clean is not None for o in classifiers):
         yield CALIBRATION, _calibration
     if any(o.fixed for o in classifiers):
@@ -219,10 +219,10 @@ def _margin_measures(name: str, alone: bool) -> Iterator[Measure]:
                 return NOTHING
             return statistics.bootstrap(pick(margins).dropna(), statistics.median, seed=seed)
 
-        text = f"median over correctly classified images of the ℓ₂ margin in {words} (pixel range = 1)"
+        text = f"median over correctly classified images of the ℓ₂ margin, {words} (pixel range = 1)"
         header = f"Median ℓ₂ margin, {words}{suffix} [pixel range = 1]"
         return Column(slug(*prefix, part), header, NUMBER, text), estimate
 
-    yield measure("lowest_frequencies", "the lowest frequency block", lambda m: m[min(m.columns)])
-    yield measure("highest_frequencies", "the highest frequency block", lambda m: m[max(m.columns)])
-    yield measure("smallest", "the block where it is smallest", lambda m: m.dropna().min(axis=1))
+    yield measure("lowest_frequencies", "lowest frequency block", lambda m: m[min(m.columns)])
+    yield measure("highest_frequencies", "highest frequency block", lambda m: m[max(m.columns)])
+    yield measure("smallest", "smallest over the blocks", lambda m: m.dropna().min(axis=1))

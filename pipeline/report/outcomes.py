@@ -55,7 +55,7 @@ class Threat:
         return f"{self.attack} ({self.symbol}" + (")" if self.minimal else f" ≤ {self.epsilon:.3g})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcomes:
     """What one classifier did. Every series and frame is indexed by sample.
 
@@ -124,18 +124,18 @@ class Outcomes:
         budgets = [None if threat.minimal else threat.epsilon for threat in threats]
         return pd.Series(statistics.smallest(list(frame.to_numpy().T), budgets), index=frame.index, dtype=float)
 
-    def beaten(self, threat: Threat) -> pd.Series[bool]:
+    def beaten(self, threat: Threat) -> pd.Series[Any]:
         """Where an attack with a budget stayed below what a threat that minimises the same norm found."""
         rivals = [t for t in self.fixed if t.norm == threat.norm]
         if not rivals:
-            return pd.Series(dtype=bool)
+            return pd.Series(np.zeros(0, dtype=bool))
         frame = pd.concat([self.norms[threat], *(self.norms[t] for t in rivals)], axis=1, join="inner").to_numpy()
         below = [(frame[:, i] < math.inf) & (t.epsilon < frame[:, 0]) for i, t in enumerate(rivals, start=1)]
         return pd.Series(np.any(below, axis=0), dtype=bool)
 
 
 def gather(tables: Mapping[str, pd.DataFrame]) -> list[Outcomes]:
-    """Outcomes of all classifiers of all tables, by data set, architecture, and classifier (`standard` first).
+    """Outcomes of all classifiers, by data set and architecture; `standard` first, brought ones last.
 
     Raises:
         ValueError: a perturbation has a norm that is not in `NORMS`.
@@ -144,10 +144,11 @@ def gather(tables: Mapping[str, pd.DataFrame]) -> list[Outcomes]:
     for kind in ("accuracy", "perturbation", "dct_margin"):
         for (dataset, classifier), rows in tables.get(kind, pd.DataFrame(columns=KEYS)).groupby(KEYS[:2]):
             groups.setdefault((str(dataset), str(classifier)), {})[kind] = rows
-    outcomes = [_outcomes(parts) for parts in groups.values()]
-    return sorted(
-        outcomes, key=lambda o: (o.dataset, o.architecture, o.training != REFERENCE, o.training, o.classifier)
-    )
+
+    def order(o: Outcomes) -> tuple[object, ...]:
+        return o.dataset, o.training == BROUGHT, o.architecture, o.training != REFERENCE, o.classifier
+
+    return sorted((_outcomes(parts) for parts in groups.values()), key=order)
 
 
 def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +22,10 @@ def number(value: float, kind: str) -> str:
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    text = f"{100 * value:.1f}" if kind == SHARE else np.format_float_positional(float(f"{value:.3g}"), trim="-")
+    if kind == SHARE:
+        text = f"{100 * value:.1f}"
+    else:
+        text = f"{value:#.3g}".rstrip(".") if value == 0 or 1e-4 <= abs(value) < 1000 else f"{value:.3g}"
     return text.replace("-", "−")
 
 
@@ -61,7 +63,7 @@ def to_markdown(board: Board) -> str:
     """The table in Markdown; ids cannot break its cells."""
 
     def line(texts: Sequence[str]) -> str:
-        return "| " + " | ".join(re.sub(r"([\\|<>`*_\[\]])", r"\\\1", t).replace("\n", " ") for t in texts) + " |"
+        return "| " + " | ".join(re.sub(r"([\\|<>`*]|\](?=\())", r"\\\1", t).replace("\n", " ") for t in texts) + " |"
 
     head = [line([column.header for column in board.columns]), "|" + " --- |" * len(board.columns)]
     body = [line([text for text, _ in row]) for row in cells(board)]

@@ -15,12 +15,13 @@ import jinja2
 from pipeline.report import outcomes as sources
 from pipeline.report import statistics
 from pipeline.report.comparisons import Comparison
-from pipeline.report.leaderboard import SHARE, TEXT, Board, Column, criterion
+from pipeline.report.leaderboard import SHARE, TEXT, Board, criterion
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.rendering import cells, interval, signed
 from pipeline.report.statistics import Interval
 from pipeline.report.style import Chart
 
+DATASET = "Data set"
 PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow", "scipy")
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -94,6 +95,7 @@ def page(
                 line for dataset in sources.datasets(classifiers) for line in _headline(classifiers, board, dataset)
             ],
             missing=_missing(classifiers, tables),
+            others=[table.kind for table in tables if table.kind not in sources.KINDS],
             board=_board(board),
             meanings=_meanings(board),
             comparisons=_comparisons(comparisons),
@@ -114,11 +116,10 @@ def _meanings(board: Board) -> list[tuple[str, str]]:
 
 
 def _board(board: Board) -> Table:
-    def order(item: tuple[int, Column]) -> int:
-        return {"classifier": 0, "rank": 1, "dataset": 2}.get(item[1].name, 3)
-
-    # The classifier's name comes first, as it heads the row.
-    places = [place for place, _ in sorted(enumerate(board.columns), key=order)]
+    # The name heads the row; what it is made of stands after the numbers, out of the way on a small screen.
+    first = {"classifier": 0, "rank": 1, "dataset": 2}
+    order = [first.get(column.name, 9 if column.kind == TEXT else 3) for column in board.columns]
+    places = sorted(range(len(order)), key=order.__getitem__)
     rows = []
     for row in cells(board):
         line = []
@@ -127,7 +128,16 @@ def _board(board: Board) -> Table:
             value, _, limits = text.partition(" [") if board.columns[place].kind != TEXT else (text, "", "")
             line.append(Cell(value, _key(key), f"[{limits}" if limits else "", board.columns[place].kind != TEXT))
         rows.append(line)
-    return Table([board.columns[place].header for place in places], rows)
+    return _plain(Table([board.columns[place].header for place in places], rows))
+
+
+def _plain(table: Table) -> Table:
+    """Without the data set's column where it says the same in every row."""
+    place = list(table.headers).index(DATASET)
+    if len({row[place].text for row in table.rows}) != 1:
+        return table
+    keep = [i for i in range(len(table.headers)) if i != place]
+    return Table([table.headers[i] for i in keep], [[row[i] for i in keep] for row in table.rows])
 
 
 def _key(value: Any) -> str | float:
@@ -142,13 +152,17 @@ def _headline(classifiers: Sequence[Outcomes], board: Board, dataset: str) -> It
     rows = [row for row in board.table.to_dict("records") if row["dataset"] == dataset]
     column, results = criterion(sources.shared(classifiers, dataset))
     if not results:
+        count = len(sources.shared(classifiers, dataset))
+        yield f"{dataset}: {count} classifiers, not ranked: neither accuracy nor an attack with a budget was measured."
         return
     best = rows[0]
     value = interval(Interval(*(best[column.name + tail] for tail in ("", "_low", "_high"))), SHARE)
     what = column.header.removesuffix(" [%]")
-    line = f"{dataset}: of {len(results)} classifiers {best['classifier']} has the highest {what.lower()}, {value} %"
+    line = (
+        f"{dataset}: of {len(results)} classifiers {best['classifier']} has the highest {what.lower()}, {value}\u00a0%"
+    )
     threats = sorted({str(threat) for o in sources.shared(classifiers, dataset) for threat in o.fixed})
-    line += f", under {' and '.join(threats)}." if threats else "."
+    line += f", under {', '.join(threats)}." if threats else "."
     level = [str(row["classifier"]) for row in rows[1:] if row["rank_best"] == best["rank_best"]]
     if level:
         line += f" Paired tests do not tell it apart from {', '.join(level)}."
@@ -174,7 +188,7 @@ def _figure(name: str, chart: Chart) -> dict[str, str]:
 
 
 def _comparisons(comparisons: Sequence[Comparison]) -> Table:
-    headers = ("Classifier", "Data set", "Measure", "Difference", "n", "Test", "p", "p, Holm", "Reading")
+    headers = ("Classifier", DATASET, "Measure", "Difference", "n", "Test", "p", "p, Holm", "Reading")
     rows = []
     for c in comparisons:
         limits = f"[{signed(c.gap.low, c.kind)}, {signed(c.gap.high, c.kind)}]"
@@ -182,7 +196,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Table:
         chances = [Cell(_p(p), p, numeric=True) for p in (c.p, c.adjusted)]
         words = [Cell(text, text) for text in (c.classifier, c.dataset, c.measure)]
         rows.append([*words, gap, Cell(str(c.n), c.n), Cell(c.test, c.test), *chances, Cell(c.verdict, c.verdict)])
-    return Table(headers, rows)
+    return _plain(Table(headers, rows))
 
 
 def _p(value: float) -> str:
@@ -190,14 +204,14 @@ def _p(value: float) -> str:
 
 
 def _checks(classifiers: Sequence[Outcomes]) -> Table:
-    headers = ("Classifier", "Data set", "Attack", "Nothing found [%]", "Beaten within a budget [%]")
+    headers = ("Classifier", DATASET, "Attack", "Nothing found [%]", "Beaten within a budget [%]")
     rows = []
     for o in classifiers:
         for threat in o.minimal:
             failed = statistics.share(o.norms[threat] == math.inf)
             names = [Cell(text, text) for text in (o.classifier, o.dataset, str(threat))]
             rows.append([*names, _share(failed), _share(statistics.share(o.beaten(threat)))])
-    return Table(headers, rows)
+    return _plain(Table(headers, rows))
 
 
 def _share(value: Interval) -> Cell:

@@ -126,11 +126,6 @@ def mean(values: Array) -> Array:
     return np.asarray(np.mean(values, axis=-1))
 
 
-def mean_of_views(values: Array) -> Array:
-    """Mean over samples and their views: (..., n, k) -> (...)."""
-    return np.asarray(np.mean(values, axis=(-2, -1)))
-
-
 def calibration_error(values: Array, bins: int = 15) -> Array:
     """Expected calibration error: (..., n, 2) of confidence and correctness -> (...).
 

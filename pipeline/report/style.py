@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -16,10 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.report.outcomes import Outcomes
+from pipeline.report.outcomes import REFERENCE, Outcomes
 from pipeline.report.statistics import Interval
 
 # Okabe and Ito's colours, apart for all common kinds of colour vision; yellow last, as it is faint on white.
+# Black is for standard training.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -72,10 +73,10 @@ class Chart(NamedTuple):
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[Figure]:
+def canvas(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Iterator[Figure]:
     """A figure of that many inches in the common style; draw and `render` it inside."""
     with mpl.rc_context(PARAMETERS):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=layout)
         FigureCanvasAgg(figure)
         yield figure
 
@@ -90,16 +91,19 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
         sink = io.BytesIO()
         figure.savefig(sink, format=suffix, **options)
         files.append(sink.getvalue())
+        figure.set_layout_engine("none")  # the layout found for the first file serves the second
     return files[0], files[1]
 
 
 class Look:
     """Colours, line styles and markers of a set of classifiers; they repeat when there are more than the lists hold."""
 
-    def __init__(self, classifiers: Sequence[Outcomes]) -> None:
-        self.styles = list(dict.fromkeys(outcomes.style for outcomes in classifiers))
-        self.trainings = list(dict.fromkeys(training for training, _ in self.styles))
-        self.architectures = list(dict.fromkeys(architecture for _, architecture in self.styles))
+    def __init__(self, shown: Sequence[Outcomes], everyone: Sequence[Outcomes]) -> None:
+        """The legend names those `shown`; `everyone` fixes the looks, so that they agree between data sets."""
+        self.styles = list(dict.fromkeys(outcomes.style for outcomes in shown))
+        others = [outcomes.style for outcomes in everyone if outcomes.training != REFERENCE]
+        self.trainings = list(dict.fromkeys([REFERENCE, *(training for training, _ in others)]))
+        self.architectures = list(dict.fromkeys(outcomes.architecture for outcomes in everyone))
 
     def __call__(self, outcomes: Outcomes) -> dict[str, Any]:
         """Keywords of `Axes.plot` for a classifier."""

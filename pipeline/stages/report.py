@@ -35,7 +35,7 @@ def report(
     """Turn the collected tables into figures, leaderboard and page. Equal tables give equal bytes.
 
     Args:
-        tables: kind of measurement -> Parquet file of collect; kinds that are missing, empty or unknown are left out.
+        tables: kind of measurement -> Parquet file of collect; missing and empty ones are left out.
         figures: folder; `{dataset}_{figure}` as .png and .svg, with its numbers as .csv.
         page: HTML file.
         leaderboard: path without suffix; .parquet, .csv, .md and .html are made.
@@ -76,18 +76,16 @@ def report(
 def _read(tables: Mapping[str, Path]) -> tuple[dict[str, pd.DataFrame], list[site.Source]]:
     frames, sources = {}, []
     for kind, path in sorted(tables.items()):
-        if kind not in outcomes.KINDS:
-            continue
         try:
-            table = pq.read_table(path)
+            with pq.ParquetFile(path) as file:
+                rows, schema = file.metadata.num_rows, file.schema_arrow
+                if rows and kind in outcomes.KINDS:
+                    frames[kind] = file.read().to_pandas()
         except (OSError, pa.ArrowException) as error:
-            raise UserError(
-                f"{path}: not readable as a table ({str(error).splitlines()[0]}); run collect again"
-            ) from None
-        meta = json.loads((table.schema.metadata or {}).get(store.KEY.encode(), b"{}"))
-        sources.append(site.Source(kind, table.num_rows, store.sha256(path), meta))
-        if table.num_rows:
-            frames[kind] = table.to_pandas()
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"{path}: not readable as a table ({reason}); run collect again") from None
+        meta = json.loads((schema.metadata or {}).get(store.KEY.encode(), b"{}"))
+        sources.append(site.Source(kind, rows, store.sha256(path), meta))
     return frames, sources
 
 
@@ -100,7 +98,7 @@ def _draw(
     dataset: str, classifiers: Sequence[Outcomes], board: Board, images: pd.DataFrame | None
 ) -> list[tuple[str, Chart]]:
     members = outcomes.shared(classifiers, dataset)
-    charts = list(drawing.draw(members, board)) if members else []
+    charts = list(drawing.draw(members, board, classifiers)) if members else []
     if images is not None and dataset in set(images["dataset"]):
         charts += gallery.draw(images[images["dataset"] == dataset])
     return [(f"{re.sub(r'[^A-Za-z0-9._-]+', '_', dataset)}_{chart.name}", chart) for chart in charts]

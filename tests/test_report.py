@@ -1,0 +1,310 @@
+"""From tables to files: what appears, what is in it, and that equal tables give equal bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.contracts import UserError
+from pipeline.report import comparisons, leaderboard, outcomes, rendering
+from pipeline.stages.report import report
+
+HOSTILE = "<script>alert(1)</script>"
+SAMPLES = 40
+
+
+def keys(dataset, architecture, training, seed=0):
+    return {
+        "dataset": dataset,
+        "classifier": f"{architecture}--{training}--{seed}",
+        "architecture": architecture,
+        "training": training,
+        "seed": seed,
+        "measurement": "m",
+    }
+
+
+def accuracy(key, correct, view="clean", severity=None):
+    kind = "clean" if view == "clean" else "corruption"
+    rows = []
+    for i, right in enumerate(correct):
+        own = {"view": view, "kind": kind, "severity": severity, "label": 1, "prediction": int(right)}
+        rows.append({**key, "sample": f"s{i}", **own, "correct": bool(right), "confidence": 0.9})
+    return rows
+
+
+def perturbation(key, attack, norm, epsilon, norms):
+    rows = []
+    for i, size in enumerate(norms):
+        found = math.isfinite(size)
+        own = {"attack": attack, "norm": norm, "epsilon": epsilon, "converged": found}
+        own |= dict.fromkeys(("l0_pixels", "l1", "l2", "linf"), size if found else None)
+        rows.append({**key, "sample": f"s{i}", **own})
+    return rows
+
+
+def margins(key, margin, correct):
+    rows = []
+    for block, scale in enumerate((1.0, 2.0, 4.0)):
+        for i, size in enumerate(margin):
+            found = math.isfinite(size)
+            own = {"block": block, "frequency": 2 * block, "correct": bool(correct[i]), "converged": found}
+            rows.append({**key, "sample": f"s{i}", **own, "margin": scale * size if found else None})
+    return rows
+
+
+def gallery(key, channels):
+    rows = []
+    for i in range(4):
+        clean = np.full((channels, 4, 4), 0.5, dtype="<f4")
+        own = {"attack": "pgd", "label": 1, "clean_prediction": 1, "prediction": 0}
+        own |= {"channels": channels, "height": 4, "width": 4}
+        images = {"clean": clean.tobytes(), "perturbed": (clean + np.float32(0.1)).tobytes()}
+        rows.append({**key, "sample": f"s{i}", **own, **images})
+    return rows
+
+
+def make_frames(datasets=("digits",), training=HOSTILE):
+    frames = {"accuracy": [], "perturbation": [], "dct_margin": [], "gallery": []}
+    for number, dataset in enumerate(datasets):
+        generator = np.random.default_rng(number)
+        for architecture in ("a", "b"):
+            for name, strength in (("standard", 0.3), (training, 0.8)):
+                key = keys(dataset, architecture, name)
+                correct = generator.random(SAMPLES) < 0.9
+                frames["accuracy"] += accuracy(key, correct)
+                for severity in (1, 3):
+                    frames["accuracy"] += accuracy(key, generator.random(SAMPLES) < 0.8, "fog", severity)
+                norms = np.where(correct, strength * generator.exponential(size=SAMPLES), 0.0)
+                norms[:2] = math.inf
+                frames["perturbation"] += perturbation(key, "deepfool", "l2", None, norms)
+                for attack, norm in (("pgd", "l2"), ("pgd_max", "linf")):
+                    found = np.where(norms <= 0.5, norms, math.inf)
+                    frames["perturbation"] += perturbation(key, attack, norm, 0.5, found)
+                frames["dct_margin"] += margins(key, norms, correct)
+                frames["gallery"] += gallery(key, 1 + 2 * number)
+    return {kind: pd.DataFrame(rows) for kind, rows in frames.items()}
+
+
+def write(folder, frames):
+    paths = {}
+    folder.mkdir(exist_ok=True)
+    meta = {"pipeline": json.dumps({"stage": "collect", "versions": {"torch": "9.8.7"}, "device": "cpu"})}
+    for kind, frame in frames.items():
+        paths[kind] = folder / f"{kind}.parquet"
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(meta), paths[kind])
+    return paths
+
+
+def run(out, tables):
+    report(
+        tables=tables,
+        figures=out / "figures",
+        page=out / "report" / "index.html",
+        leaderboard=out / "leaderboard",
+        title="A <title>",
+    )
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes; the parser itself checks that the markup nests."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    frames = make_frames(("digits", "colours"))
+    for kind in ("perturbation", "dct_margin"):  # of one data set only
+        frames[kind] = frames[kind][frames[kind]["dataset"] == "digits"]
+    tables = write(folder / "tables", frames)
+    return tables, run(folder / "out", tables)
+
+
+def test_files(finished):
+    _, files = finished
+    expected = {"report/index.html", *(f"leaderboard.{suffix}" for suffix in ("parquet", "csv", "md", "html"))}
+    names = {"digits": ("robustness", "margins"), "colours": ()}
+    for dataset, own in names.items():
+        for figure in ("overview", "corruptions", "gallery", *own):
+            expected |= {f"figures/{dataset}_{figure}.{suffix}" for suffix in ("png", "svg", "csv")}
+    assert set(files) == expected
+    assert all(content[:4] == b"\x89PNG" for name, content in files.items() if name.endswith(".png"))
+
+
+def test_equal_tables_give_equal_bytes(finished, tmp_path):
+    tables, files = finished
+    assert run(tmp_path, tables) == files
+
+
+def test_page_stands_alone_and_is_accessible(finished):
+    _, files = finished
+    for name in ("report/index.html", "leaderboard.html"):
+        page = Page(files[name].decode())
+        assert page.open == []
+        for tag, attributes in page.tags:
+            for key in ("src", "href"):
+                assert attributes.get(key, "#").startswith(("#", "data:"))
+            assert tag != "link"
+            assert tag != "img" or len(attributes["alt"]) > 40
+        assert not re.search(r"https?://|@import|url\(", files[name].decode())
+        heads = [attributes for tag, attributes in page.tags if tag == "th"]
+        assert heads and all(attributes["scope"] in ("row", "col") for attributes in heads)
+
+
+def test_ids_are_escaped(finished):
+    _, files = finished
+    for name in ("report/index.html", "leaderboard.html"):
+        text = files[name].decode()
+        assert HOSTILE not in text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+        assert "<title>A &lt;title&gt;</title>" in text
+        assert sum(tag == "script" for tag, _ in Page(text).tags) == 1
+    assert HOSTILE not in files["leaderboard.md"].decode()
+
+
+def test_provenance_is_shown(finished):
+    _, files = finished
+    assert "torch 9.8.7" in files["report/index.html"].decode()
+    schema = pq.read_schema(pa.BufferReader(files["leaderboard.parquet"]))
+    assert set(json.loads(schema.metadata[b"pipeline"])) == {"tables", "seed", "spec"}
+    assert all(schema.field(name).metadata[b"meaning"] for name in schema.names)
+
+
+def test_leaderboard_numbers(finished):
+    tables, files = finished
+    board = pq.read_table(pa.BufferReader(files["leaderboard.parquet"])).to_pandas()
+    assert list(board["dataset"]) == ["colours"] * 4 + ["digits"] * 4
+    assert board[board["dataset"] == "colours"]["worst_case_robust_accuracy"].isna().all()
+    assert len(files["leaderboard.csv"].decode().splitlines()) == 9
+    table = pd.read_parquet(tables["perturbation"])
+    for row in board[board["dataset"] == "digits"].to_dict("records"):
+        mine = table[(table["dataset"] == row["dataset"]) & (table["classifier"] == row["classifier"])]
+        survived = ~mine[mine["epsilon"].notna()].groupby("sample")["converged"].any()
+        assert row["worst_case_robust_accuracy"] == survived.mean()
+        assert row["robust_accuracy_pgd_l2_0_5"] >= row["worst_case_robust_accuracy"]
+        norms = mine[mine["attack"] == "deepfool"]["l2"].fillna(math.inf)
+        assert row["median_l2_deepfool"] == np.median(norms)
+        assert row["median_margin_highest_frequencies"] == 4 * row["median_margin_lowest_frequencies"]
+        assert row["median_margin_smallest"] == row["median_margin_lowest_frequencies"]
+        for name in ("clean_accuracy", "mean_corrupted_accuracy", "calibration_error", "median_l2_deepfool"):
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"]
+    for dataset, rows in board.groupby("dataset"):
+        criterion = "clean_accuracy" if dataset == "colours" else "worst_case_robust_accuracy"
+        assert rows[criterion].is_monotonic_decreasing
+        assert (rows["rank_best"] <= rows["rank_worst"]).all()
+
+
+@pytest.mark.parametrize("kept", [(), ("accuracy",), ("perturbation",), ("dct_margin",), ("gallery",)])
+@pytest.mark.parametrize("empty", [False, True])
+def test_missing_and_empty_tables(tmp_path, kept, empty):
+    frames = make_frames(training="prime")
+    frames = {kind: f if kind in kept else f.iloc[:0] for kind, f in frames.items() if empty or kind in kept}
+    text = run(tmp_path / "out", write(tmp_path / "tables", frames))["report/index.html"].decode()
+    note = re.search(r"Not measured in this run: (.*)</p>", text).group(1)
+    for kind, words in outcomes.KINDS.items():
+        assert (words in note) == (kind not in kept)
+    assert ("No classifier was measured" in text) == (kept in ((), ("gallery",)))
+
+
+def test_single_sample_and_brought_classifier(tmp_path):
+    key = {**keys("d", "timm-x", "brought"), "classifier": "mine", "seed": None}
+    frames = {"accuracy": pd.DataFrame(accuracy(key, [True])).astype({"seed": "Int64", "severity": "Int64"})}
+    frames["perturbation"] = pd.DataFrame(perturbation(key, "df", "l2", None, [math.inf])).astype({"seed": "Int64"})
+    files = run(tmp_path / "out", write(tmp_path / "tables", frames))
+    row = pq.read_table(pa.BufferReader(files["leaderboard.parquet"])).to_pylist()[0]
+    assert row["seed"] is None
+    assert row["median_l2_df"] == math.inf
+    assert "∞ [–, –]" in files["leaderboard.md"].decode()
+
+
+def test_unreadable_table(tmp_path):
+    path = tmp_path / "accuracy.parquet"
+    with pytest.raises(UserError, match="accuracy.parquet"):
+        run(tmp_path / "out", {"accuracy": path})
+    path.write_bytes(b"no table")
+    with pytest.raises(UserError, match="accuracy.parquet"):
+        run(tmp_path / "out", {"accuracy": path})
+
+
+def test_nulls_get_their_meaning():
+    key = keys("d", "a", "standard")
+    table = pd.DataFrame(
+        perturbation(key, "min", "l2", None, [0.0, 0.2, math.inf])
+        + perturbation(key, "box", "l2", 0.1, [0.0, 0.1, 0.1])
+    )
+    (only,) = outcomes.gather({"perturbation": table})
+    minimal, fixed = outcomes.Threat("min", "l2"), outcomes.Threat("box", "l2", 0.1)
+    assert only.norms[minimal].tolist() == [0, 0.2, math.inf]
+    assert only.robust(fixed).tolist() == [False, False, False]
+    assert only.best("l2").tolist() == [0, 0.1, 0.1]
+    assert only.best("l2", minimal_only=True).tolist() == [0, 0.2, math.inf]
+    assert only.best("linf") is None
+    assert only.beaten(minimal).tolist() == [False, True, True]
+    with pytest.raises(ValueError, match="norm 'l7'"):
+        outcomes.gather({"perturbation": table.assign(norm="l7")})
+
+
+def test_mean_corrupted_accuracy_uses_samples_that_all_views_share():
+    key = keys("d", "a", "standard")
+    rows = accuracy(key, [1, 0, 1], "fog", 1) + accuracy(key, [1, 1], "fog", 2)
+    (only,) = outcomes.gather({"accuracy": pd.DataFrame(rows)})
+    board = leaderboard.build([only])
+    assert board.table["mean_corrupted_accuracy"].tolist() == [0.75]
+    assert "clean_accuracy" not in board.table
+
+
+def test_comparisons_are_paired_and_adjusted():
+    n = 100
+    standard, better = keys("d", "a", "standard"), keys("d", "a", "prime")
+    rows = accuracy(standard, [1] * 60 + [0] * 40) + accuracy(better, [1] * 80 + [0] * 20)
+    rows += accuracy(keys("d", "lonely", "prime"), [1] * n)
+    norms = perturbation(standard, "df", "l2", None, [1.0] * n) + perturbation(better, "df", "l2", None, [1.0] * n)
+    tables = {"accuracy": pd.DataFrame(rows), "perturbation": pd.DataFrame(norms)}
+    clean, median = comparisons.compare(outcomes.gather(tables))
+    assert (clean.classifier, clean.reference, clean.n) == ("a--prime--0", "a--standard--0", n)
+    assert clean.gap.value == pytest.approx(0.2)
+    assert clean.p == pytest.approx(2 * 0.5**20)
+    assert clean.adjusted == pytest.approx(2 * clean.p)
+    assert clean.verdict == "higher"
+    assert (median.gap.value, median.p, median.verdict) == (0, 1, "no difference shown")
+
+
+def test_numbers_for_people():
+    share, number = leaderboard.SHARE, leaderboard.NUMBER
+    assert rendering.number(0.9312, share) == "93.1"
+    assert rendering.number(0.45, number) == "0.450"
+    assert rendering.number(123.4, number) == "123"
+    assert rendering.number(-math.inf, number) == "−∞"
+    assert rendering.signed(0.021, share) == "+2.1"
+    assert rendering.signed(-0.021, share) == "−2.1"
+    assert rendering.interval(leaderboard.Interval(0.931, 0.91, 0.948), share) == "93.1 [91.0, 94.8]"
+
+
+def test_no_torch():
+    code = "import sys, pipeline.stages.report; print(sorted({'torch', 'timm', 'snakemake'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
