@@ -64,6 +64,8 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+    message:
+        "all is there"
 
 
 rule data:

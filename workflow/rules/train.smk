@@ -8,6 +8,7 @@ rule train:
         f"{RESULTS}/logs/train/{{dataset}}/{{classifier}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train/{{dataset}}/{{classifier}}.tsv"
+    priority: 1  # the longest jobs first, so that none is left alone at the end
     threads: 1
     resources:
         gpu=GPUS,
