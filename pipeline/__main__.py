@@ -104,6 +104,7 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
         add("--figures", type=Path, required=True, help="folder for the figures and their data")
         add("--page", type=Path, required=True, help="the HTML page")
         add("--leaderboard", type=Path, required=True, help="path without suffix: .parquet, .csv, .md, .html are made")
+        add("--spec", type=_mapping, default=None, help="the config, JSON or YAML or @file, shown on the page")
         add("--title", default="Boundary Atlas", help="heading of the page")
         add("--seed", type=int, default=0, help="seed of the bootstrap")
     else:

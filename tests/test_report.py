@@ -99,7 +99,7 @@ def make_frames(datasets=("digits",), training=HOSTILE):
 def write(folder, frames):
     paths = {}
     folder.mkdir(exist_ok=True)
-    meta = {"pipeline": json.dumps({"stage": "collect", "versions": {"torch": "9.8.7"}, "device": "cpu"})}
+    meta = {"pipeline": json.dumps({"measured_with": {"torch": ["9.8.7"]}, "measured_on": ["Abacus"]})}
     for kind, frame in frames.items():
         paths[kind] = folder / f"{kind}.parquet"
         pq.write_table(pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(meta), paths[kind])
@@ -188,7 +188,8 @@ def test_ids_are_escaped(finished):
 
 def test_provenance_is_shown(finished):
     _, files = finished
-    assert "torch 9.8.7" in files["report/index.html"].decode()
+    assert "Measurements made with torch 9.8.7." in files["report/index.html"].decode()
+    assert "Measured on: Abacus." in files["report/index.html"].decode()
     schema = pq.read_schema(pa.BufferReader(files["leaderboard.parquet"]))
     assert set(json.loads(schema.metadata[b"pipeline"])) == {"tables", "seed", "spec"}
     assert all(schema.field(name).metadata[b"meaning"] for name in schema.names)

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from pipeline import registry, specs
-from pipeline.contracts import Files, Folder, UserError, canonical, lineage
+from pipeline.contracts import Files, Folder, UserError, canonical, digest, lineage
 from workflow.codedigest import code_digest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -226,9 +226,17 @@ class Plan:
         job = self.job(stage, wildcards) if stage != "report" else {}
         if stage in specs.KINDS and specs.KINDS[stage][1] in job:
             modules.append(f"pipeline.{PLUGIN_PACKAGE[stage]}.{job[specs.KINDS[stage][1]]}")
+        code = code_digest(ROOT, modules)
         if stage == "train" and ":" in job["model"]:
-            return code_digest(ROOT, modules) + code_digest(Path.cwd(), [job["model"].partition(":")[0]])
-        return code_digest(ROOT, modules)
+            code += code_digest(Path.cwd(), [job["model"].partition(":")[0]])
+        if stage == "report":
+            templates = sorted((ROOT / "pipeline/report/templates").glob("*.j2"))
+            code += digest("".join(file.read_text(encoding="utf-8") for file in templates))
+        return code
+
+    def shown(self) -> str:
+        """The config as the report shows it; where it ran and where it put its files is no part of it."""
+        return canonical({key: value for key, value in self.config.items() if key not in ("device", "results")})
 
     def path(self, stage: str, **wildcards: str) -> str:
         """The file that a job writes."""

@@ -20,18 +20,6 @@ def dct_matrix(size: int, like: Tensor | None = None) -> Tensor:
     return matrix if like is None else matrix.to(like)
 
 
-def dct2(images: Tensor) -> Tensor:
-    """Coefficients of the last two axes, any rank: (..., h, w) to (..., h, w)."""
-    height, width = images.shape[-2:]
-    return dct_matrix(height, images) @ images @ dct_matrix(width, images).T
-
-
-def idct2(coefficients: Tensor) -> Tensor:
-    """Inverse of `dct2`."""
-    height, width = coefficients.shape[-2:]
-    return dct_matrix(height, coefficients).T @ coefficients @ dct_matrix(width, coefficients)
-
-
 def diagonal_frequencies(height: int, width: int, size: int, step: int) -> Sequence[int]:
     """First frequency of each block on the diagonal of the coefficient plane: 0, step, ... while the block fits.
 

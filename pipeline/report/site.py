@@ -104,8 +104,8 @@ def page(
             tables=_sources(tables),
             seed=seed,
             made_with=_join({package: {metadata.version(package)} for package in PACKAGES}),
-            measured_with=_join(_recorded(tables, "versions")),
-            devices=", ".join(sorted(_recorded(tables, "device").get("", set()))),
+            measured_with=_join(_versions(tables)),
+            devices=", ".join(_devices(tables)),
             spec=json.dumps(spec, indent=2, sort_keys=True, ensure_ascii=False) if spec else "",
         )
     )
@@ -224,26 +224,17 @@ def _sources(tables: Sequence[Source]) -> Table:
     return Table(("Table", "Rows", "SHA-256"), rows)
 
 
-def _recorded(tables: Sequence[Source], name: str) -> dict[str, set[str]]:
-    """All values of `versions` or `device` in the tables' provenance, at any depth."""
+def _versions(tables: Sequence[Source]) -> dict[str, set[str]]:
+    """Package versions under which the rows of the tables were measured."""
     found: dict[str, set[str]] = {}
-
-    def walk(node: Any) -> None:
-        if not isinstance(node, Mapping):
-            return
-        for key, value in node.items():
-            if key == name and isinstance(value, Mapping):
-                for package, version in value.items():
-                    found.setdefault(str(package), set()).add(str(version))
-            # collect only copies rows, so its device says nothing of where they were measured.
-            elif key == name and value and node.get("stage") != "collect":
-                found.setdefault("", set()).add(str(value))
-            else:
-                walk(value)
-
     for table in tables:
-        walk(table.provenance)
+        for package, versions in table.provenance.get("measured_with", {}).items():
+            found.setdefault(package, set()).update(versions)
     return found
+
+
+def _devices(tables: Sequence[Source]) -> list[str]:
+    return sorted({device for table in tables for device in table.provenance.get("measured_on", [])})
 
 
 def _join(versions: Mapping[str, set[str]]) -> str:

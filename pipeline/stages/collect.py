@@ -25,6 +25,8 @@ def collect(*, spec: Mapping[str, Any], code: str, tables: Sequence[Path], linea
     """
     if lineages and len(lineages) != len(tables):
         raise UserError(f"collect: {len(lineages)} lineages for {len(tables)} tables, expected as many")
+    devices: set[str] = set()
+    versions: dict[str, set[str]] = {}
     for number, path in enumerate(tables):
         meta = store.read_metadata(path)
         if meta["stage"] != "measure" or meta["spec"]["method"] != spec["kind"]:
@@ -34,5 +36,12 @@ def collect(*, spec: Mapping[str, Any], code: str, tables: Sequence[Path], linea
                 f"{path}: made with another config than the present one (lineage {meta['lineage']}, expected "
                 f"{lineages[number]}); delete it and run again"
             )
+        devices.add(meta["device"])
+        for package, version in meta["versions"].items():
+            versions.setdefault(package, set()).add(version)
     inputs = {f"{path.parent.name}/{path.stem}": path for path in tables}
-    store.concatenate(tables, out, store.provenance("collect", spec, code, inputs))
+    meta = store.provenance("collect", spec, code, inputs) | {
+        "measured_on": sorted(devices),
+        "measured_with": {package: sorted(found) for package, found in versions.items()},
+    }
+    store.concatenate(tables, out, meta)

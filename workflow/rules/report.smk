@@ -48,10 +48,11 @@ rule report:
     params:
         title=PLAN.config["title"],
         seed=PLAN.config["seed"],
+        spec=PLAN.shown(),
         code=PLAN.code("report", {}),
         leaderboard=f"{RESULTS}/leaderboard",
     message:
         "report: figures, leaderboard and page"
     shell:
         "{PYTHON:q} -m pipeline report --tables {input:q} --figures {output.figures:q} --page {output.page:q}"
-        " --leaderboard {params.leaderboard:q} --title {params.title:q} --seed {params.seed} > {log:q} 2>&1"
+        " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} > {log:q} 2>&1"
