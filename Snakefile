@@ -9,8 +9,10 @@ from snakemake.utils import min_version
 
 min_version("9.1")
 
+# A config named on the command line stands in place of config.yaml; Snakemake alone would merge the two.
+if not workflow.config_settings.configfiles:
 
-configfile: "config.yaml"
+    configfile: "config.yaml"
 
 
 # The stages run as `python -m pipeline`, also from another working folder.

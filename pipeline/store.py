@@ -72,16 +72,24 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], meta: Mapping[str, A
         save_file(contiguous, temporary, metadata={KEY: canonical(meta)})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+def read_tensors(path: Path, *made_by: str) -> tuple[dict[str, Array], dict[str, Any]]:
     """Arrays and metadata of a safetensors file that the pipeline wrote.
 
+    Args:
+        path: the file.
+        made_by: stages that make the kind of file expected, for prepare with its split (`prepare train`); none: any.
+
     Raises:
-        UserError: the file is missing, truncated, or not one of ours.
+        UserError: the file is missing, truncated, not one of ours, or of another kind.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     meta = read_metadata(path)
+    if made_by:
+        made = " ".join(filter(None, (meta.get("stage"), meta.get("spec", {}).get("split"))))
+        if made not in made_by:
+            raise UserError(f"{path}: a file of {made}, expected one of {' or '.join(made_by)}")
     try:
         return load_file(path), meta
     except (SafetensorError, OSError, ValueError) as error:

@@ -34,6 +34,12 @@ def test_defaults_pass_their_own_check(kind: str, name: str) -> None:
             assert registry.convert(option.default, option.type, key) == option.default
 
 
+def test_readme_names_every_method() -> None:
+    text = (registry.ROOT.parent / "README.md").read_text()
+    section = text.partition("## Methods")[2].partition("\n## ")[0]
+    assert not [name for _, name in PLUGINS if f"`{name}`" not in section]
+
+
 @pytest.mark.parametrize("name", registry.names("measurement"))
 def test_measurement_declares_its_table(name: str) -> None:
     module = inspect.getmodule(registry.load("measurement", name))

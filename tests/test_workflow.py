@@ -126,7 +126,7 @@ def replace(old: str, new: str) -> Callable[[Path], None]:
     ("file", "edit"),
     [
         ("config.yaml", touch),
-        ("config.yaml", replace("epsilon: 8/255", "epsilon: '16/510' # the same")),
+        ("config.yaml", replace("seed", "# a comment\nseed")),
         ("pipeline/attacks/deepfool.py", touch),
         ("pipeline/attacks/deepfool.py", replace("def deepfool(", "# a comment\n\n\ndef deepfool(")),
         ("pipeline/store.py", replace('"""', '"""Another docstring. ')),
@@ -168,6 +168,8 @@ def change(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
             {"prepare": 1, "corrupt": 2, "attack": 4, "measure": 10, "collect": 4, "report": 1},
         ),
         (change("title", value="Another"), {"report": 1}),
+        # the same number, written otherwise: the page alone, which shows the config as it is written
+        (change("attacks", "pgd", "epsilon", value="16/510"), {"report": 1}),
     ],
 )
 def test_an_edit_of_the_config_re_runs_its_descendants(

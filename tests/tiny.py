@@ -9,6 +9,7 @@ def tiny_config() -> dict[str, Any]:
     recipe = {"epochs": 1, "batch_size": 64, "learning_rate": 0.05}
     return {
         "device": "cpu",
+        "seed": 0,
         "datasets": {"digits": {"train_size": 200, "evaluation": 24, "test_share": 0.25}},
         "architectures": {"tiny": {"model": "resnet18", "stem": "small", "channels": [8, 8, 8, 8]}},
         "trainings": {

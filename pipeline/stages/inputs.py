@@ -28,9 +28,7 @@ class Evaluation(NamedTuple):
 
 def read_evaluation(path: Path, device: torch.device) -> Evaluation:
     """Read the `evaluation` split that prepare wrote."""
-    tensors, _ = store.read_tensors(path)
-    if "images" not in tensors:
-        raise UserError(f"{path}: no evaluation split; give the file that `prepare` wrote with split: evaluation")
+    tensors, _ = store.read_tensors(path, "prepare evaluation")
     images = torch.from_numpy(tensors["images"]).to(device).float() / 255
     return Evaluation(images, torch.from_numpy(tensors["labels"]).to(device), store.unpack(tensors["ids"]))
 
@@ -45,7 +43,7 @@ def same_samples(path: Path, ids: list[str], expected: list[str]) -> None:
 
 def load_classifier(path: Path, device: torch.device) -> tuple[Classifier, dict[str, Any]]:
     """The classifier in a file that `train` wrote, in eval mode, and the file's metadata."""
-    tensors, meta = store.read_tensors(path)
+    tensors, meta = store.read_tensors(path, "train")
     classifier = build(meta["recipe"])
     # load_state_dict copies; a read-only array would only draw a warning from torch
     classifier.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in tensors.items()})

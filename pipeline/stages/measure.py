@@ -71,18 +71,14 @@ def measure(
 
 
 def _views(path: Path, evaluation: Evaluation, classifier: Mapping[str, Any]) -> Iterator[View]:
-    tensors, meta = store.read_tensors(path)
+    tensors, meta = store.read_tensors(path, "corrupt", "attack")
     same_samples(path, store.unpack(tensors["ids"]), evaluation.ids)
     images = torch.from_numpy(tensors["images"]).to(evaluation.images.device)
     if meta["stage"] == "corrupt":
         for severity, level in zip(meta["severities"], images, strict=True):
             yield View(meta["spec"]["corruption"], "corruption", severity, level.float() / 255, {})
-    elif meta["stage"] == "attack":
+    else:
         made_on = meta["classifier"]
         if any(made_on[name] != classifier[name] for name in made_on):
             raise UserError(f"{path}: made on {made_on['classifier']}, not on {classifier['classifier']}")
         yield View(meta["spec"]["attack"], "attack", None, images, meta)
-    else:
-        raise UserError(
-            f"{path}: the stage '{meta['stage']}' makes no images to measure on; give files of corrupt or attack"
-        )

@@ -33,7 +33,7 @@ def train(*, spec: Mapping[str, Any], code: str, data: Path, out: Path, device: 
     Raises:
         UserError: the model cannot be built, the weights do not fit, or the loss is not finite.
     """
-    tensors, origin = store.read_tensors(data)
+    tensors, origin = store.read_tensors(data, "prepare train")
     recipe = {name: spec[name] for name in ("model", "model_options", "stem")} | {
         "classes": len(origin["classes"]),
         "channels": tensors["train_images"].shape[1],
