@@ -15,7 +15,7 @@ from pipeline.specs import complete
 from pipeline.stages.prepare import prepare
 from pipeline.stages.train import train
 from pipeline.training.adversarial import adversarial
-from pipeline.training.loop import Split, augment, fit
+from pipeline.training.loop import Split, augment, fit, make_optimizer
 from pipeline.training.standard import standard
 
 
@@ -50,6 +50,13 @@ def test_learns_what_can_be_learnt(optimizer: str) -> None:
     assert history[-1]["validation_accuracy"] == 1.0
     assert history[-1]["train_loss"] < history[0]["train_loss"]
     assert [row["epoch"] for row in history] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "nadamw", "lamb", "lion", "rmsprop"])
+def test_momentum_reaches_every_optimizer(name: str) -> None:
+    for group in make_optimizer(small_net(), name, 0.1, 0.77, 0.01).param_groups:
+        assert (group["betas"][0] if "betas" in group else group["momentum"]) == 0.77
+        assert group["lr"] == 0.1
 
 
 def test_schedule_rises_over_the_warm_up_and_falls_to_zero() -> None:

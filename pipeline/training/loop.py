@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import time
@@ -72,13 +73,10 @@ def fit(
     Raises:
         UserError: the loss is not finite.
     """
-    from timm.optim import create_optimizer_v2
     from timm.scheduler import create_scheduler_v2
 
     batches = [size for size in _batch_sizes(len(train.labels), batch_size) if size > 1]
-    solver = create_optimizer_v2(
-        classifier, opt=optimizer, lr=learning_rate, weight_decay=weight_decay, momentum=momentum
-    )
+    solver = make_optimizer(classifier, optimizer, learning_rate, momentum, weight_decay)
     schedule = None
     if scheduler != "none":
         schedule, _ = create_scheduler_v2(
@@ -120,6 +118,22 @@ def fit(
         history.append(row)
         _show(row, epochs, seen / (time.monotonic() - started), (epochs - epoch - 1) * sum(batches))
     return history
+
+
+def make_optimizer(
+    classifier: nn.Module, name: str, learning_rate: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """A timm optimiser. `momentum` is SGD's and RMSprop's, and the first of the `betas` of those that have betas."""
+    from timm.optim import create_optimizer_v2, get_optimizer_info
+
+    info = get_optimizer_info(name)
+    given: dict[str, object] = {"momentum": momentum}
+    if info.has_betas:  # timm would ignore the momentum
+        given = {"betas": (momentum, inspect.signature(info.opt_class).parameters["betas"].default[1])}
+    solver: torch.optim.Optimizer = create_optimizer_v2(
+        classifier, opt=name, lr=learning_rate, weight_decay=weight_decay, **given
+    )
+    return solver
 
 
 def validate(classifier: nn.Module, step: Step, split: Split, batch_size: int) -> dict[str, float]:

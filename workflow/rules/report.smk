@@ -50,7 +50,9 @@ rule report:
         seed=PLAN.config["seed"],
         spec=PLAN.shown(),
         code=PLAN.code("report", {}),
-        leaderboard=f"{RESULTS}/leaderboard",
+        leaderboard=lambda wildcards, output: output.leaderboard[0].removesuffix(
+            ".parquet"
+        ),
     message:
         "report: figures, leaderboard and page"
     shell:
