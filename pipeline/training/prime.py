@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.contracts import Count, NonNegative
+from pipeline.contracts import Count, NonNegative, Range
 from pipeline.transforms.prime import prime as augment
 
 SMALLEST_PROBABILITY = 1e-7  # of the mean prediction, inside the logarithm
@@ -24,9 +24,9 @@ def prime(
     width: Count = 3,
     depth: Count = 3,
     mixing: Literal["dirichlet", "beta"] = "dirichlet",
-    kernel_size: Count = 3,
+    kernel_size: Literal[1, 3, 5, 7] = 3,
     sigma_max: NonNegative = 4.0,
-    cut_max: Count | None = None,
+    cut_max: Annotated[int, Range(low=3)] | None = None,
     alpha: NonNegative = 1.0,
     displacement: NonNegative = 1.0,
     frequencies: Count = 100,
