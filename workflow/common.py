@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import glob
-import importlib.util
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-
 from pipeline import registry, specs
 from pipeline.contracts import Files, Folder, UserError, canonical, digest, lineage
+from workflow.checks import check_model, check_schema
 from workflow.codedigest import code_digest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,55 +25,6 @@ PATHS = {
 }
 DATASET_FIELDS = ("seed", "test_share", "validation", "train_size", "evaluation")
 PLUGIN_PACKAGE = {stage: registry.KINDS[kind][0] for stage, (kind, _) in specs.KINDS.items()}
-
-
-def check_schema(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Check a config against the schema and fill in the defaults of its top level.
-
-    Raises:
-        UserError: one line with the path, what was given and what was expected.
-    """
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text(encoding="utf-8"))
-    errors = sorted(
-        Draft202012Validator(schema).iter_errors(dict(config)), key=lambda error: list(map(str, error.path))
-    )
-    if errors:
-        raise UserError(_explain(errors[0], name))
-    defaults = {key: field["default"] for key, field in schema["properties"].items() if "default" in field}
-    return {**defaults, **config}
-
-
-def _explain(error: ValidationError, name: str) -> str:
-    path = ".".join(map(str, error.path))
-    where = f"{name}: {path}" if path else name
-    instance: Any = error.instance
-    schema: Mapping[str, Any] = error.schema if isinstance(error.schema, Mapping) else {}
-    if error.validator == "additionalProperties":
-        known = list(schema["properties"])
-        odd = next(key for key in instance if key not in known)
-        return f"{where}: no field '{odd}'{registry.nearest(odd, known)}; there are {', '.join(known)}"
-    if error.validator == "required":
-        return f"{where}: {error.message.replace(' is a required property', ' is missing')}"
-    if "propertyNames" in error.schema_path:
-        return f"{where}: '{instance}' cannot be an id; an id is letters and digits, joined by single - or _"
-    expected = schema.get("description", error.message)
-    return f"{where}: given {instance!r}, expected {expected[0].lower()}{expected[1:]}"
-
-
-@functools.cache
-def timm_models() -> frozenset[str]:
-    """Names of timm's architectures, read from its source text: importing timm takes seconds."""
-    found = importlib.util.find_spec("timm")
-    folder = Path(found.origin or "").parent / "models" if found else Path()
-    text = "".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.py")))
-    return frozenset(re.findall(r"^@register_model\s*\ndef (\w+)", text, flags=re.MULTILINE))
-
-
-def _check_model(model: str, where: str) -> None:
-    base = model.partition(".")[0]
-    if ":" not in model and base not in timm_models():
-        hint = registry.nearest(base, timm_models())
-        raise UserError(f"{where}: timm has no model '{model}'{hint}; a factory of your own is written module:function")
 
 
 class Plan:
@@ -149,7 +95,7 @@ class Plan:
         for architecture, entry in self.config["architectures"].items():
             options = dict(entry)
             model, stem = options.pop("model"), options.pop("stem", "default")
-            _check_model(model, f"{self.name}: architectures.{architecture}")
+            check_model(model, f"{self.name}: architectures.{architecture}")
             for training in self.config["trainings"]:
                 for dataset in self.config["datasets"]:
                     for seed in self.config["seeds"]:
@@ -176,7 +122,7 @@ class Plan:
             }
             given |= {"training": given.get("training", "brought"), "seed": None, "model_options": options}
             spec = specs.complete("train", given, where)
-            _check_model(spec["model"], where)
+            check_model(spec["model"], where)
             if not Path(spec["weights"]).is_file():
                 raise UserError(f"{where}.weights: no such file: {spec['weights']}")
             yield (dataset, classifier), spec
