@@ -62,6 +62,7 @@ def timm_models() -> frozenset[str]:
 
 
 def check_model(model: str, where: str) -> None:
+    """Raise UserError unless `model` is a timm architecture or written as a factory, `module:function`."""
     base = model.partition(".")[0]
     if ":" not in model and base not in timm_models():
         hint = registry.nearest(base, timm_models())
