@@ -36,7 +36,7 @@ clean: ## remove the virtual environment, not the results
 # One stamp for each set of extras; a changed pyproject.toml installs anew into the same environment.
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Choose one: make PYTHON=python3.12")'
-	@echo "Setting up $(VENV) (once; downloads about 3 GB with the CUDA build of torch)"
+	@echo "Setting up $(VENV) (once; the CUDA build of torch takes 6 GB on disk)"
 	@$(PYTHON) -m venv $(VENV) || { echo "python -m venv failed; on Debian and Ubuntu it needs the package python3-venv"; rm -rf $(VENV); exit 1; }
 	@$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@

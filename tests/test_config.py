@@ -215,3 +215,16 @@ def test_presence_of_a_source_is_checked_where_the_command_runs(
     config["datasets"] = {"mine": {"source": "image_folder", "root": "pictures"}}
     plan = Plan(config)
     assert plan.source_files({"dataset": "mine", "split": "train"}) == ["pictures"]
+
+
+def test_example_in_the_readme_is_a_good_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text()
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/flowers/a", "data/cifar10", "weights"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("data/cifar10/train-0.parquet", "data/cifar10/test-0.parquet", "weights/wrn.pt"):
+        (tmp_path / name).touch()
+    plan = Plan(yaml.safe_load(example), "README")
+    assert len(plan.classifiers) == 2 * 2 * 2 * 2 + 1
+    assert plan.classifiers["cifar10", "mine"]["model_options"] == {"depth": 28}

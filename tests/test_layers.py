@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import registry
+from pipeline.__main__ import STAGES
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "pipeline").rglob("*.py"))
@@ -122,3 +124,16 @@ def test_light_parts_import_neither_torch_nor_timm(statement: str) -> None:
 def test_every_plugin_is_one_file_with_its_own_name() -> None:
     for kind in registry.KINDS:
         assert registry.names(kind)
+
+
+def test_every_rule_states_log_benchmark_and_resources_and_calls_a_stage() -> None:
+    rules = [
+        block
+        for file in (ROOT / "workflow/rules").glob("*.smk")
+        for block in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]
+    ]
+    assert {block.partition(":")[0] for block in rules} == set(STAGES)
+    for block in rules:
+        for needed in ("log:", "benchmark:", "threads:", "gpu=", "mem_mb=", "runtime=", "message:", " -m pipeline "):
+            assert needed in block, f"{block.partition(':')[0]} lacks {needed}"
+        assert not re.search(r"^    (run|script|notebook):", block, flags=re.MULTILINE)
