@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "datasets.splits",
         "training.loop",
         "numerics.passes",
+        "numerics.reliability",
     },
     "__main__": {"contracts", "registry", "specs"},
 }

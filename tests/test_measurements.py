@@ -18,7 +18,7 @@ from pipeline.measurements.perturbation import perturbation
 from tests.oracles import Affine, Constant, affine, grey_images, network, predictions
 
 SHAPE = (1, 8, 8)
-DETAILS = {"norm": "l2", "epsilon": None, "forward_passes": 3.5, "backward_passes": 2.0}
+DETAILS = {"norm": "l2", "epsilon": None, "forward_passes": 3.5, "backward_passes": 2.0, "large_epsilon_success": None}
 
 
 def context(model: torch.nn.Module, images: Tensor, labels: Tensor, *views: View) -> dict[str, Any]:

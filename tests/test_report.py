@@ -48,6 +48,8 @@ def perturbation(key, attack, norm, epsilon, norms):
     for i, size in enumerate(norms):
         found = math.isfinite(size)
         own = {"attack": attack, "norm": norm, "epsilon": epsilon, "converged": found}
+        own |= {"zero_gradient": False, "random_forward": False, "softmax_output": False}
+        own |= {"large_epsilon_success": None if epsilon is None else 1.0}
         own |= dict.fromkeys(("l0_pixels", "l1", "l2", "linf"), size if found else None)
         rows.append({**key, "sample": f"s{i}", **own})
     return rows
@@ -309,3 +311,19 @@ def test_no_torch():
     code = "import sys, pipeline.stages.report; print(sorted({'torch', 'timm', 'snakemake'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_doubts_about_an_attack_stand_on_leaderboard_and_page(tmp_path):
+    frames = make_frames(training="robust")
+    rows = frames["perturbation"]
+    masked = (rows["training"] == "robust") & (rows["architecture"] == "a")
+    rows.loc[masked, "zero_gradient"] = True
+    rows.loc[masked & (rows["attack"] == "pgd"), "large_epsilon_success"] = 0.25
+    board = leaderboard.build(outcomes.gather(frames)).table.set_index("classifier")["flags"]
+    assert board["a--robust--0"] == (
+        "gradient is zero on 100 % of images; pgd (ℓ₂ ≤ 0.5): with the whole box as budget it succeeds on 25 % alone"
+    )
+    assert board.drop("a--robust--0").isna().all()
+    files = run(tmp_path / "out", write(tmp_path / "tables", frames))
+    for name in ("leaderboard.md", "leaderboard.csv", "report/index.html"):
+        assert "gradient is zero on 100 % of images" in files[name].decode()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pipeline.contracts import Column, UserError, View
 from pipeline.measurements.inference import logits_of, misclassified, nullable
 from pipeline.numerics import norms
+from pipeline.numerics.reliability import random_forward, softmax_output, zero_gradients
 
 ACCEPTS: tuple[str, ...] = ("attack",)
 COLUMNS: Mapping[str, Column] = {
@@ -30,6 +31,13 @@ COLUMNS: Mapping[str, Column] = {
     "linf": Column("float64", "linf norm, [0, 1] images; null if not converged"),
     "forward_passes": Column("float64", "forward passes of the attack, per sample, mean"),
     "backward_passes": Column("float64", "backward passes of the attack, per sample, mean"),
+    "zero_gradient": Column("bool", "the loss's gradient at the clean image is zero or not finite"),
+    "random_forward": Column("bool", "two forward passes of the same images differ"),
+    "softmax_output": Column("bool", "the classifier puts out probabilities, not logits"),
+    "large_epsilon_success": Column(
+        "float64",
+        "share of some samples on which the attack succeeds with the whole box as budget; null without epsilon",
+    ),
 }
 RELATIVE, ABSOLUTE = 1e-6, 2.0**-24  # of epsilon; and half a unit of the last place of a float32 at 1
 
@@ -37,7 +45,7 @@ RELATIVE, ABSOLUTE = 1e-6, 2.0**-24  # of epsilon; and half a unit of the last p
 def perturbation(
     *, model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, views: Sequence[View], batch_size: int
 ) -> dict[str, Sequence[Any]]:
-    """Success and norms of attacked images, one row per attack and sample.
+    """Success and norms of attacked images, one row per attack and sample, with signs of misleading gradients.
 
     An attack has succeeded where the classifier's own prediction on the image handed over differs from the label, the
     image is in the box, and the perturbation is within epsilon. Norms are taken in float64. The radius may be exceeded
@@ -49,7 +57,7 @@ def perturbation(
         images: (n, c, h, w) clean images.
         labels: (n,) int64.
         seeds: not used.
-        views: attacks; `details` holds norm, epsilon, forward_passes and backward_passes.
+        views: attacks; `details` as in `contracts.View`.
         batch_size: images per forward pass.
 
     Returns:
@@ -60,6 +68,8 @@ def perturbation(
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("row", *COLUMNS)}
     count = len(labels)
+    unsteady, probabilities = random_forward(model, images), softmax_output(model, images)
+    zero_gradient = zero_gradients(model, images, labels, batch_size).tolist()
     clean_prediction = logits_of(model, images, batch_size).argmax(dim=1).tolist()
     for view in views:
         norm, epsilon = view.details["norm"], view.details["epsilon"]
@@ -90,6 +100,10 @@ def perturbation(
             columns[name] += nullable(size, converged)
         columns["forward_passes"] += [view.details["forward_passes"]] * count
         columns["backward_passes"] += [view.details["backward_passes"]] * count
+        columns["zero_gradient"] += zero_gradient
+        columns["random_forward"] += [unsteady] * count
+        columns["softmax_output"] += [probabilities] * count
+        columns["large_epsilon_success"] += [view.details["large_epsilon_success"]] * count
     return dict(columns)
 
 

@@ -51,6 +51,7 @@ KEYS = (
     Column("training", "Training", TEXT, "id of the training"),
     Column("seed", "Seed", TEXT, "training seed; none for a brought classifier"),
     Column("n", "n", TEXT, "evaluated images"),
+    Column("flags", "Flags", TEXT, "reasons to doubt what the attacks found, by attack"),
 )
 CLEAN = Column("clean_accuracy", "Clean accuracy [%]", SHARE, "share of clean images classified correctly")
 CORRUPTED = Column(
@@ -88,7 +89,7 @@ def build(classifiers: Sequence[Outcomes], seed: int = 0) -> Board:
     rows = []
     for outcomes in classifiers:
         row: dict[str, Any] = {name: getattr(outcomes, name) for name in ("dataset", "classifier", "architecture")}
-        row |= {"training": outcomes.training, "seed": outcomes.seed, "n": _size(outcomes)}
+        row |= {"training": outcomes.training, "seed": outcomes.seed, "n": _size(outcomes), "flags": _flags(outcomes)}
         best, worst = sets.get((outcomes.dataset, outcomes.classifier), (None, None))
         row |= {"rank_best": best, "rank_worst": worst}
         row["rank"] = None if best is None else str(best) if best == worst else f"{best}–{worst}"
@@ -125,6 +126,16 @@ def _sorted(table: pd.DataFrame, ranked_by: Mapping[str, str]) -> pd.DataFrame:
 def _size(outcomes: Outcomes) -> int | None:
     clean = [] if outcomes.clean is None else [outcomes.clean]
     return max((len(part) for part in (*clean, outcomes.corrupted, *outcomes.norms.values())), default=0) or None
+
+
+def _flags(outcomes: Outcomes) -> str | None:
+    """Reasons per attack, or, where all attacks have one in common, once; None where there is none."""
+    if not outcomes.doubts:
+        return None
+    common = set.intersection(*(set(reasons) for reasons in outcomes.doubts.values()))
+    own = {str(threat): [r for r in reasons if r not in common] for threat, reasons in outcomes.doubts.items()}
+    texts = [*sorted(common), *(f"{threat}: {', '.join(reasons)}" for threat, reasons in own.items() if reasons)]
+    return "; ".join(texts) or None
 
 
 def criterion(classifiers: Sequence[Outcomes]) -> tuple[Column, dict[str, pd.Series[bool]]]:

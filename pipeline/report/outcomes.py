@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,8 @@ KINDS = {
 BROUGHT = "brought"
 REFERENCE = "standard"
 KEYS = ["dataset", "classifier"]
+ZERO_GRADIENTS = 0.01  # share of images above which an attack is flagged
+LARGE_EPSILON = 0.95  # success with the whole box as budget below which it is
 
 
 @dataclass(frozen=True, order=True)
@@ -70,6 +72,7 @@ class Outcomes:
         norms: per threat the norm of the perturbation found: +inf if none, 0 if misclassified without one.
         margins: per measurement, sample x block, of correctly classified samples; +inf if not converged.
         frequency: per measurement, block -> first row (and column) of the block.
+        doubts: per threat, reasons to doubt what the attack found.
     """
 
     dataset: str
@@ -82,6 +85,7 @@ class Outcomes:
     norms: Mapping[Threat, pd.Series[float]] = field(default_factory=dict)
     margins: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     frequency: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    doubts: Mapping[Threat, Sequence[str]] = field(default_factory=dict)
 
     @property
     def style(self) -> tuple[str, str]:
@@ -166,6 +170,7 @@ def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:
         norms=_norms(parts["perturbation"]) if "perturbation" in parts else {},
         margins=margins,
         frequency=frequency,
+        doubts=_doubts(parts["perturbation"]) if "perturbation" in parts else {},
     )
 
 
@@ -182,16 +187,35 @@ def _accuracy(rows: pd.DataFrame) -> tuple[pd.DataFrame | None, pd.DataFrame]:
 
 def _norms(rows: pd.DataFrame) -> dict[Threat, pd.Series[float]]:
     norms: dict[Threat, pd.Series[float]] = {}
-    rows = rows.drop_duplicates(["sample", "attack", "norm", "epsilon"])
-    rows = rows.assign(epsilon=rows["epsilon"].astype(float).fillna(math.inf))
-    for (attack, norm, epsilon), part in rows.groupby(["attack", "norm", "epsilon"]):
-        threat = Threat(str(attack), str(norm), float(str(epsilon)))
+    for (attack, norm, epsilon), part in _by_threat(rows):
+        threat = Threat(attack, norm, epsilon)
         if threat.norm not in NORMS:
             raise ValueError(f"perturbation table: {attack} has the norm '{norm}', expected one of {', '.join(NORMS)}")
         part = part.set_index("sample").sort_index()
         found = part[NORMS[threat.norm][0]].astype(float)
         norms[threat] = found.where(part["converged"].astype(bool), math.inf)
     return dict(sorted(norms.items()))
+
+
+def _doubts(rows: pd.DataFrame) -> dict[Threat, list[str]]:
+    """Signs that an attack was misled: what `pipeline.numerics.reliability` and the attack stage recorded."""
+    doubts: dict[Threat, list[str]] = {}
+    for (attack, norm, epsilon), part in _by_threat(rows):
+        reasons = ["random forward pass"] * bool(part["random_forward"].any())
+        reasons += ["outputs are probabilities"] * bool(part["softmax_output"].any())
+        if (share := float(part["zero_gradient"].astype(float).mean())) > ZERO_GRADIENTS:
+            reasons.append(f"gradient is zero on {100 * share:.0f} % of images")
+        if (success := float(part["large_epsilon_success"].astype(float).min())) < LARGE_EPSILON:
+            reasons.append(f"with the whole box as budget it succeeds on {100 * success:.0f} % alone")
+        doubts[Threat(attack, norm, epsilon)] = reasons
+    return doubts
+
+
+def _by_threat(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, float], pd.DataFrame]]:
+    rows = rows.drop_duplicates(["sample", "attack", "norm", "epsilon"])
+    rows = rows.assign(epsilon=rows["epsilon"].astype(float).fillna(math.inf))
+    for (attack, norm, epsilon), part in rows.groupby(["attack", "norm", "epsilon"]):
+        yield (str(attack), str(norm), float(str(epsilon))), part
 
 
 def _margins(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, int]]]:

@@ -67,7 +67,11 @@ def to_markdown(board: Board) -> str:
 
     head = [line([column.header for column in board.columns]), "|" + " --- |" * len(board.columns)]
     body = [line([text for text, _ in row]) for row in cells(board)]
-    notes = [f"- {column.header}: {column.meaning}." for column in board.columns if column.kind != TEXT]
+    notes = [
+        f"- {column.header}: {column.meaning}."
+        for column in board.columns
+        if column.kind != TEXT or column.name == "flags"
+    ]
     foot = "Intervals are 95 %: Wilson for shares, bootstrap over images for means, medians and calibration error."
     return "\n".join([*head, *body, "", foot, "", *notes, ""])
 

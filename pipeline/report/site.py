@@ -112,7 +112,11 @@ def page(
 
 
 def _meanings(board: Board) -> list[tuple[str, str]]:
-    return [(column.header, column.meaning) for column in board.columns if column.kind != TEXT or column.name == "rank"]
+    return [
+        (column.header, column.meaning)
+        for column in board.columns
+        if column.kind != TEXT or column.name in ("rank", "flags")
+    ]
 
 
 def _board(board: Board) -> Table:
