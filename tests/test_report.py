@@ -327,3 +327,5 @@ def test_doubts_about_an_attack_stand_on_leaderboard_and_page(tmp_path):
     files = run(tmp_path / "out", write(tmp_path / "tables", frames))
     for name in ("leaderboard.md", "leaderboard.csv", "report/index.html"):
         assert "gradient is zero on 100 % of images" in files[name].decode()
+    headers = re.findall(r'<th scope="col"><button type="button">([^<]*)<', files["report/index.html"].decode())
+    assert headers.index("Flags") < headers.index("Clean accuracy [%]"), "seen before the numbers"

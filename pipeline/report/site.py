@@ -121,7 +121,8 @@ def _meanings(board: Board) -> list[tuple[str, str]]:
 
 def _board(board: Board) -> Table:
     # The name heads the row; what it is made of stands after the numbers, out of the way on a small screen.
-    first = {"classifier": 0, "rank": 1, "dataset": 2}
+    # A reason for doubt must be seen before the numbers are.
+    first = {"classifier": 0, "rank": 1, "dataset": 2} | ({"flags": 2} if board.table["flags"].notna().any() else {})
     order = [first.get(column.name, 9 if column.kind == TEXT else 3) for column in board.columns]
     places = sorted(range(len(order)), key=order.__getitem__)
     rows = []
