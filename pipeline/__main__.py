@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
         if name != "report":
             spec_help = "what to do: JSON or YAML mapping, or @file; " + _fields(name)
             command.add_argument("--spec", type=_mapping, required=True, help=spec_help)
-            command.add_argument("--code", default="", help="digest of the code, kept in the result's metadata")
+        command.add_argument("--code", help="digest of the code that is expected to run; another one is refused")
         _paths(command, name)
     return top
 
@@ -125,12 +125,16 @@ def _methods(kind: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run a stage; 0 on success, 2 on a mistake of the user's."""
     given = vars(parser().parse_args(arguments))
-    stage = given.pop("stage")
+    stage, expected = given.pop("stage"), given.pop("code")
     try:
         if stage == "report":
             given["tables"] = {path.stem: path for path in given["tables"]}
+            code = specs.code(stage, {})
         else:
             given["spec"] = specs.complete(stage, given["spec"])
+            given["code"] = code = specs.code(stage, given["spec"])
+        if expected not in (None, code):
+            raise UserError(f"{stage}: the code changed while the workflow was running; start it again")
         getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,10 +6,12 @@ A complete spec holds every option with its value, so it says alone what a job d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline import registry
-from pipeline.contracts import Count, Natural, Share
+from pipeline.codedigest import code_digest
+from pipeline.contracts import Count, Natural, Share, digest
 from pipeline.registry import REQUIRED, ROOT, Option
 
 LOOP = ROOT / "training" / "loop.py"
@@ -98,3 +100,21 @@ def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dic
     for field in UNUSED_BY_SPLIT.get(spec.get("split", ""), ()):
         del spec[field]
     return spec
+
+
+def code(stage: str, spec: Mapping[str, Any]) -> str:
+    """Digest of the code that a job runs: its stage, its method, and what they import from the package.
+
+    A model factory of the user's counts if it lies below the working folder; for `report` its templates count.
+    """
+    modules = [f"pipeline.stages.{stage}"]
+    kind, field = KINDS.get(stage, ("", ""))
+    if field in spec:
+        modules.append(f"pipeline.{registry.KINDS[kind][0]}.{spec[field]}")
+    result = code_digest(ROOT.parent, modules)
+    if stage == "train" and ":" in spec["model"]:
+        result += code_digest(Path.cwd(), [spec["model"].partition(":")[0]])
+    if stage == "report":
+        templates = sorted((ROOT / "report" / "templates").glob("*.j2"))
+        result += digest("".join(file.read_text(encoding="utf-8") for file in templates))
+    return result

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow import codedigest
+from pipeline import codedigest
 
 SOURCE = '''"""Docstring."""
 import pkg.b

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline import store
+from pipeline import specs, store
 from pipeline.__main__ import main
 from pipeline.models.classifier import build
 
@@ -59,6 +59,7 @@ def test_batch_size_changes_no_image(folder: Folder) -> None:
     (one, first), (two, second) = (store.read_tensors(folder.path / f"{name}.safetensors") for name in ("one", "two"))
     assert torch.allclose(torch.tensor(one["images"]), torch.tensor(two["images"]), atol=1e-5)
     assert first["forward_passes"] == second["forward_passes"] > 0
+    assert first["code"] == specs.code("attack", first["spec"])
     assert (first["norm"], first["epsilon"]) == ("linf", 0.1)
 
 
@@ -150,6 +151,7 @@ def changed(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
             (),
             "size: a block of 9 x 9 frequencies does not fit",
         ),
+        ("attack", {"method": "deepfool"}, ("--code", "0"), "attack: the code changed while the workflow was running"),
         (
             "collect",
             {"kind": "gallery"},

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import registry, specs
-from pipeline.contracts import Files, Folder, UserError, canonical, digest, lineage
+from pipeline.codedigest import code_digest
+from pipeline.contracts import Files, Folder, UserError, canonical, lineage
 from workflow.checks import check_model, check_schema
-from workflow.codedigest import code_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = {
@@ -24,7 +24,6 @@ PATHS = {
     "collect": "tables/{kind}.parquet",
 }
 DATASET_FIELDS = ("seed", "test_share", "validation", "train_size", "evaluation")
-PLUGIN_PACKAGE = {stage: registry.KINDS[kind][0] for stage, (kind, _) in specs.KINDS.items()}
 
 
 class Plan:
@@ -159,6 +158,8 @@ class Plan:
             return self.classifiers[wildcards["dataset"], wildcards["classifier"]]
         if stage == "collect":
             return {"kind": wildcards["kind"]}
+        if stage == "report":
+            return {}
         noun = specs.KINDS[stage][0]
         return self.methods[stage][wildcards[noun]]
 
@@ -167,18 +168,8 @@ class Plan:
         return canonical(self.job(stage, wildcards))
 
     def code(self, stage: str, wildcards: Mapping[str, str]) -> str:
-        """Digest of the code that a job uses."""
-        modules = [f"pipeline.stages.{stage}"]
-        job = self.job(stage, wildcards) if stage != "report" else {}
-        if stage in specs.KINDS and specs.KINDS[stage][1] in job:
-            modules.append(f"pipeline.{PLUGIN_PACKAGE[stage]}.{job[specs.KINDS[stage][1]]}")
-        code = code_digest(ROOT, modules)
-        if stage == "train" and ":" in job["model"]:
-            code += code_digest(Path.cwd(), [job["model"].partition(":")[0]])
-        if stage == "report":
-            templates = sorted((ROOT / "pipeline/report/templates").glob("*.j2"))
-            code += digest("".join(file.read_text(encoding="utf-8") for file in templates))
-        return code
+        """Digest of the code that a job runs."""
+        return specs.code(stage, self.job(stage, wildcards))
 
     def shown(self) -> str:
         """The config as the report shows it; where it ran and where it put its files is no part of it."""

@@ -57,4 +57,4 @@ rule report:
         "report: figures, leaderboard and page"
     shell:
         "{PYTHON:q} -m pipeline report --tables {input:q} --figures {output.figures:q} --page {output.page:q}"
-        " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} > {log:q} 2>&1"
+        " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} --code {params.code} > {log:q} 2>&1"
