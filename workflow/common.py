@@ -223,9 +223,9 @@ class Plan:
             if spec["method"] == kind
         ]
 
-    def digest(self, stages: Sequence[str] = tuple(PATHS)) -> str:
+    def digest(self) -> str:
         """Digest of the whole config and of all code: what must not change while a run is under way."""
-        modules = [f"pipeline.stages.{stage}" for stage in (*stages, "report")]
+        modules = [f"pipeline.stages.{stage}" for stage in (*PATHS, "report")]
         for kind, (package, _) in registry.KINDS.items():
             modules += [f"pipeline.{package}.{plugin}" for plugin in registry.names(kind)]
         return lineage(self.config, [code_digest(ROOT, modules)])
