@@ -187,6 +187,29 @@ def test_an_edit_of_one_attack_re_runs_that_attack(edited: Checkout) -> None:
     assert edited.planned() == Counter({"attack": 2, "measure": 4, "collect": 2, "report": 1})
 
 
+@pytest.mark.parametrize("what", ["option", "code"])
+def test_a_job_killed_in_a_re_run_is_not_forgotten(edited: Checkout, what: str) -> None:
+    """Snakemake removes its output, and would take what was made from the old one for up to date."""
+    target = "results/attacks/digits/tiny--robust--0/pgd.safetensors"
+    records = edited.folder / ".snakemake/metadata"
+    shutil.copytree(records, edited.folder / "records")
+    kept = (edited.folder / target).rename(edited.folder / "kept.safetensors")
+    try:
+        assert edited.run("--cleanup-metadata", target).returncode == 0  # as after a failed job
+        if what == "option":
+            config = tiny_config()
+            config["attacks"]["pgd"]["steps"] = 3
+            edited.write(config)
+        else:
+            path = edited.folder / "pipeline/attacks/pgd.py"
+            path.write_text(path.read_text() + "\n\nUNUSED = 1\n")
+        assert edited.planned() == Counter({"attack": 2, "measure": 4, "collect": 2, "report": 1})
+    finally:
+        kept.rename(edited.folder / target)
+        shutil.rmtree(records)
+        (edited.folder / "records").rename(records)
+
+
 def test_a_wrong_config_stops_before_any_job(edited: Checkout) -> None:
     config = tiny_config()
     config["attacks"]["df"]["step"] = 3

@@ -41,6 +41,7 @@ class Plan:
         self.config = check_schema(config, name)
         self.name = name
         self.results = Path(self.config["results"])
+        self._origins: dict[tuple[Any, ...], str] = {}
         seed = self.config["seed"]
         self.prepared = {
             (dataset, split): self._dataset(dataset, split)
@@ -185,6 +186,8 @@ class Plan:
         data = ("prepare", {**dataset, "split": "train" if stage == "train" else "evaluation"})
         if stage == "prepare":
             return []
+        if stage == "report":
+            return [("collect", {"kind": kind}) for kind in self.kinds]
         if stage in ("train", "corrupt"):
             return [data]
         if stage == "collect":
@@ -203,6 +206,20 @@ class Plan:
         """What the config says about how a file comes to be, its inputs included; the file's metadata says the same."""
         job = self.job(stage, wildcards)
         return lineage(job, [self.lineage(*needed) for needed in self.inputs(stage, wildcards)])
+
+    def origin(self, stage: str, wildcards: Mapping[str, str]) -> str:
+        """Digest of spec and code of a job and of all jobs above it.
+
+        In a job's params it makes up for what Snakemake forgets: a job that fails loses output and record, and what
+        was made from its old output would then pass for up to date.
+        """
+        key = (stage, *sorted(wildcards.items()))
+        if key not in self._origins:
+            above = [self.origin(*needed) for needed in self.inputs(stage, wildcards)]
+            self._origins[key] = lineage(
+                {"spec": self.job(stage, wildcards), "code": self.code(stage, wildcards)}, above
+            )
+        return self._origins[key]
 
     def source_files(self, wildcards: Mapping[str, str]) -> list[str]:
         """Files or folders outside the results that a prepare job reads."""

@@ -17,6 +17,7 @@ rule measure:
     params:
         spec=lambda wildcards: PLAN.spec("measure", wildcards),
         code=lambda wildcards: PLAN.code("measure", wildcards),
+        origin=lambda wildcards: PLAN.origin("measure", wildcards),
     message:
         "measure {wildcards.classifier} on {wildcards.dataset}: {wildcards.measurement}"
     shell:

@@ -15,6 +15,7 @@ rule corrupt:
     params:
         spec=lambda wildcards: PLAN.spec("corrupt", wildcards),
         code=lambda wildcards: PLAN.code("corrupt", wildcards),
+        origin=lambda wildcards: PLAN.origin("corrupt", wildcards),
     message:
         "corrupt {wildcards.dataset}: {wildcards.corruption}"
     shell:
@@ -40,6 +41,7 @@ rule attack:
     params:
         spec=lambda wildcards: PLAN.spec("attack", wildcards),
         code=lambda wildcards: PLAN.code("attack", wildcards),
+        origin=lambda wildcards: PLAN.origin("attack", wildcards),
     message:
         "attack {wildcards.classifier} on {wildcards.dataset}: {wildcards.attack}"
     shell:

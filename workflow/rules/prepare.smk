@@ -15,6 +15,7 @@ rule prepare:
     params:
         spec=lambda wildcards: PLAN.spec("prepare", wildcards),
         code=lambda wildcards: PLAN.code("prepare", wildcards),
+        origin=lambda wildcards: PLAN.origin("prepare", wildcards),
     message:
         "prepare {wildcards.dataset}: {wildcards.split} split"
     shell:

@@ -16,6 +16,7 @@ rule collect:
     params:
         spec=lambda wildcards: PLAN.spec("collect", wildcards),
         code=lambda wildcards: PLAN.code("collect", wildcards),
+        origin=lambda wildcards: PLAN.origin("collect", wildcards),
         lineages=lambda wildcards: [
             PLAN.lineage(*needed) for needed in PLAN.inputs("collect", wildcards)
         ],
@@ -50,6 +51,7 @@ rule report:
         seed=PLAN.config["seed"],
         spec=PLAN.shown(),
         code=PLAN.code("report", {}),
+        origin=PLAN.origin("report", {}),
         leaderboard=lambda wildcards, output: output.leaderboard[0].removesuffix(
             ".parquet"
         ),

@@ -17,6 +17,7 @@ rule train:
     params:
         spec=lambda wildcards: PLAN.spec("train", wildcards),
         code=lambda wildcards: PLAN.code("train", wildcards),
+        origin=lambda wildcards: PLAN.origin("train", wildcards),
     message:
         "train {wildcards.classifier} on {wildcards.dataset}"
     shell:
