@@ -16,18 +16,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import contracts
 from pipeline.contracts import Range, UserError
 
-# kind -> (package, what the stage passes; every other keyword is an option)
-KINDS: Mapping[str, tuple[str, frozenset[str]]] = {
-    "source": ("datasets", frozenset()),
-    "training": ("training", frozenset({"classifier", "images", "labels", "generator"})),
-    "corruption": ("corruptions", frozenset({"images", "seeds", "severity"})),
-    "attack": ("attacks", frozenset({"model", "images", "labels", "seeds"})),
-    "measurement": ("measurements", frozenset({"model", "images", "labels", "seeds", "views", "batch_size"})),
+
+class Kind(NamedTuple):
+    """A kind of plug-in: its package, what the stage always passes, and what it passes to those that ask for it.
+
+    Every other keyword of a plug-in is an option.
+    """
+
+    package: str
+    required: frozenset[str]
+    offered: frozenset[str] = frozenset()
+
+
+KINDS: Mapping[str, Kind] = {
+    "source": Kind("datasets", frozenset()),
+    "augmentation": Kind("transforms", frozenset({"images", "generator"})),
+    "training": Kind(
+        "training",
+        frozenset({"classifier", "images", "labels", "generator"}),
+        frozenset({"box", "state", "progress"}),
+    ),
+    "corruption": Kind("corruptions", frozenset({"images", "seeds", "severity"})),
+    "attack": Kind("attacks", frozenset({"model", "images", "labels", "seeds"}), frozenset({"box"})),
+    "measurement": Kind(
+        "measurements",
+        frozenset({"model", "images", "labels", "seeds", "views", "batch_size"}),
+        frozenset({"box"}),
+    ),
 }
 ROOT = Path(__file__).parent
 REQUIRED: Any = object()
@@ -48,13 +68,13 @@ def _functions(path: Path) -> Mapping[str, ast.FunctionDef]:
 
 
 def _file(kind: str, name: str) -> Path:
-    return ROOT / KINDS[kind][0] / f"{name}.py"
+    return ROOT / KINDS[kind].package / f"{name}.py"
 
 
 @functools.cache
 def names(kind: str) -> tuple[str, ...]:
     """Names of all plug-ins of a kind: the files that define a public function of their own name."""
-    files = sorted((ROOT / KINDS[kind][0]).glob("*.py"))
+    files = sorted((ROOT / KINDS[kind].package).glob("*.py"))
     return tuple(file.stem for file in files if file.stem in _functions(file))
 
 
@@ -91,13 +111,20 @@ def signature(path: Path, function: str, context: Iterable[str] = ()) -> dict[st
 
 def options(kind: str, name: str) -> dict[str, Option]:
     """Options of a plug-in, in the order of its signature."""
-    return signature(_file(kind, name), name, KINDS[kind][1])
+    return signature(_file(kind, name), name, KINDS[kind].required | KINDS[kind].offered)
+
+
+def passed(kind: str, name: str, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what the stage has at hand, what the plug-in takes: all that is required, and what it asks for."""
+    node = _functions(_file(kind, name))[name]
+    taken = {argument.arg for argument in node.args.kwonlyargs}
+    return {key: value for key, value in context.items() if key in taken}
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
     """Import the plug-in `name` and return its function."""
     check_name(kind, name, kind)
-    module = importlib.import_module(f"pipeline.{KINDS[kind][0]}.{name}")
+    module = importlib.import_module(f"pipeline.{KINDS[kind].package}.{name}")
     return typing.cast(Callable[..., Any], getattr(module, name))
 
 

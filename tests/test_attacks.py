@@ -11,6 +11,8 @@ from pipeline.attacks.deepfool import deepfool
 from pipeline.attacks.pgd import pgd
 from pipeline.contracts import UserError
 from pipeline.numerics import boundary, norms
+from pipeline.numerics.box import UNIT, Box
+from pipeline.numerics.frequency import flip
 from pipeline.numerics.gradients import class_gradients, loss_gradient
 from pipeline.numerics.passes import CountedModel
 from tests.oracles import Affine, Constant, NanBeyond, Rescaled, affine, grey_images, margins, network, predictions
@@ -19,6 +21,20 @@ SHAPE = (2, 5, 4)
 IMAGES = grey_images(12, SHAPE)
 SEEDS = torch.arange(100, 112)
 CLOSE = {"rtol": 0, "atol": 1e-12}
+FLIPPED = Box(0, 1, flipped=True)
+ANYWHERE = Box(-torch.inf, torch.inf)
+
+
+class OnFlipped(nn.Module):
+    """Says of flipped images what another model says of the images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(flip(images))
+        return logits
 
 
 def attack_pgd(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor, **options: object) -> Tensor:
@@ -60,16 +76,19 @@ def test_deepfool_ignores_scale_and_shift_of_the_logits(scale: float, shift: flo
     torch.testing.assert_close(other, plain, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["deepfool", "l2", "linf"])
-def test_batch_equals_singles_and_any_order(name: str) -> None:
-    model = network(SHAPE, 5)
-    labels = predictions(model, IMAGES)
+@pytest.mark.parametrize("box", [UNIT, FLIPPED])
+@pytest.mark.parametrize("name", ["deepfool", "l2", "linf", "l1"])
+def test_batch_equals_singles_and_any_order(name: str, box: Box) -> None:
+    model = OnFlipped(network(SHAPE, 5)) if box.flipped else network(SHAPE, 5)
+    images = flip(IMAGES) if box.flipped else IMAGES
+    labels = predictions(model, images)
 
     def attack(rows: Tensor) -> Tensor:
-        context = {"model": model, "images": IMAGES[rows], "labels": labels[rows], "seeds": SEEDS[rows]}
+        context = {"model": model, "images": images[rows], "labels": labels[rows], "seeds": SEEDS[rows], "box": box}
         if name == "deepfool":
             return deepfool(**context)  # type: ignore[arg-type]
-        return pgd(**context, norm=name, epsilon={"l2": 0.15, "linf": 0.03}[name], steps=7, restarts=2)  # type: ignore
+        epsilon = {"l1": 0.5, "l2": 0.15, "linf": 0.03}[name]
+        return pgd(**context, norm=name, epsilon=epsilon, steps=7, restarts=2)  # type: ignore[arg-type]
 
     everything = attack(torch.arange(12))
     fooled = predictions(model, everything) != labels
@@ -90,12 +109,16 @@ def test_deepfool_stays_in_the_box_and_finds_the_constrained_minimum() -> None:
     torch.testing.assert_close(found[:, 0, 0], torch.tensor([[1.0, 0.2]] * 2, dtype=torch.float64), rtol=0, atol=0.01)
 
 
-def test_deepfool_gets_along_a_face_of_the_box() -> None:
+@pytest.mark.parametrize(("start", "end"), [(0.0, 1.0), (1.0, 0.0), (0.25, 0.75), (0.75, 0.25)])
+def test_deepfool_gets_along_a_face_of_the_box(start: float, end: float) -> None:
     # nearly all of every step would leave the box: clipping alone gains a hundredth of the way a step
-    model = Affine(torch.tensor([[0.0, 0.0], [10.0, 1.0]]).double(), torch.tensor([0.0, -10.5]).double())
-    image = torch.tensor([[[[1.0, 0.0]]]]).double()
-    found = deepfool(model=model, images=image, labels=torch.tensor([0]), seeds=SEEDS[:1], steps=5, bisections=20)
-    torch.testing.assert_close(found, torch.tensor([[[[1.0, 0.5]]]]).double(), rtol=0, atol=1e-5)
+    weight = torch.tensor([[0.0, 0.0], [10.0, 1.0]]).double() / (end - start)
+    model = Affine(weight, torch.tensor([0.0, -10.5]).double() - start * weight.sum(dim=1))
+    image = torch.tensor([[[[end, start]]]]).double()
+    context = {"model": model, "images": image, "labels": torch.tensor([0]), "seeds": SEEDS[:1]}
+    found = deepfool(**context, box=Box(min(start, end), max(start, end)), steps=5, bisections=20)  # type: ignore
+    expected = torch.tensor([[[[end, (start + end) / 2]]]]).double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_deepfool_respects_the_box_at_black_and_white_images() -> None:
@@ -105,6 +128,33 @@ def test_deepfool_respects_the_box_at_black_and_white_images() -> None:
     found = deepfool(model=model, images=images, labels=labels, seeds=torch.arange(40))
     assert ((found >= 0) & (found <= 1)).all()
     assert (predictions(model, found) != labels).all()
+
+
+def test_deepfool_on_flipped_data_is_deepfool_on_the_pixels() -> None:
+    model = affine(SHAPE, 4)
+    images = (grey_images(40, SHAPE) > 0.5).double()  # every pixel on a bound
+    labels, seeds = predictions(model, images), torch.arange(40)
+    plain = deepfool(model=model, images=images, labels=labels, seeds=seeds)
+    flipped = deepfool(model=OnFlipped(model), images=flip(images), labels=labels, seeds=seeds, box=FLIPPED)
+    torch.testing.assert_close(flip(flipped), plain, rtol=0, atol=1e-9)
+    assert (FLIPPED.excess(flipped) < 1e-12).all() and ((flipped < -0.1) | (flipped > 1.1)).any()
+    assert (predictions(OnFlipped(model), flipped) != labels).all()
+    loose = deepfool(model=OnFlipped(model), images=flip(images), labels=labels, seeds=seeds, box=ANYWHERE)
+    assert (norms.l2(loose - flip(images)) <= norms.l2(plain - images) * 1.001).all()
+
+
+def test_deepfool_without_bounds_meets_the_closed_form_from_anywhere() -> None:
+    model = affine(SHAPE, 4)
+    images = grey_images(12, SHAPE, spread=8)
+    labels = predictions(model, images)
+    found = deepfool(model=model, images=images, labels=labels, seeds=SEEDS, box=ANYWHERE, bisections=20)
+    torch.testing.assert_close(norms.l2(found - images), margins(model, images), rtol=2e-6, atol=0)
+
+
+def test_deepfool_hands_back_the_very_image_where_it_finds_nothing() -> None:
+    images = flip(IMAGES.float())
+    found = deepfool(model=Constant([1.0, 0.0]), images=images, labels=torch.zeros(12).long(), seeds=SEEDS, box=FLIPPED)
+    assert torch.equal(found, images)
 
 
 @pytest.mark.parametrize("name", ["deepfool", "pgd"])
@@ -152,18 +202,44 @@ def test_pgd_beats_an_affine_classifier_exactly_beyond_its_margin(norm: str, ord
             assert bool(predictions(model, found) != label) == fooled
 
 
-@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("random_start", [True, False])
+def test_pgd_in_l1_beats_an_affine_classifier_exactly_beyond_its_margin(random_start: bool) -> None:
+    model = affine(SHAPE, 2)
+    labels = predictions(model, IMAGES)
+    normal = (model.weight[1] - model.weight[0]).abs().amax()  # one entry alone changes
+    logits = model(IMAGES)
+    distances = (logits[:, 1] - logits[:, 0]).abs() / normal
+    for image, label, seed, distance in zip(IMAGES, labels, SEEDS, distances, strict=True):
+        for factor, fooled in ((0.999, False), (1.001, True)):
+            given = {"norm": "l1", "epsilon": factor * distance.item(), "steps": 100, "random_start": random_start}
+            found = attack_pgd(model, image[None], label[None], seed[None], box=ANYWHERE, **given)
+            assert bool(predictions(model, found) != label) == fooled
+
+
+def test_pgd_in_l2_on_flipped_data_is_pgd_on_the_pixels() -> None:
+    model = affine(SHAPE, 4)
+    images = (grey_images(40, SHAPE) > 0.5).double()
+    labels, seeds = predictions(model, images), torch.arange(40)
+    given = {"norm": "l2", "epsilon": 0.4, "random_start": False}
+    plain = attack_pgd(model, images, labels, seeds, **given)
+    flipped = attack_pgd(OnFlipped(model), flip(images), labels, seeds, box=FLIPPED, **given)
+    torch.testing.assert_close(flip(flipped), plain, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("box", [UNIT, FLIPPED])
+@pytest.mark.parametrize(("norm", "epsilon"), [("l1", 2.0), ("l2", 0.3), ("linf", 0.3)])
 @pytest.mark.parametrize("restarts", [1, 3])
-def test_pgd_stays_in_ball_and_box(norm: str, restarts: int) -> None:
+def test_pgd_stays_in_ball_and_box(norm: str, epsilon: float, restarts: int, box: Box) -> None:
     model = network(SHAPE, 5)
     images = grey_images(20, SHAPE, spread=0.5).float()
+    images = flip(images) if box.flipped else images
     labels = predictions(model.float(), images)
-    epsilon = 0.3
-    found = attack_pgd(model, images, labels, torch.arange(20), norm=norm, epsilon=epsilon, restarts=restarts, steps=5)
-    size = norms.l2 if norm == "l2" else norms.linf
+    given = {"norm": norm, "epsilon": epsilon, "restarts": restarts, "steps": 5, "box": box}
+    found = attack_pgd(model, images, labels, torch.arange(20), **given)
     assert found.dtype == torch.float32
-    assert (size(found.double() - images.double()) <= epsilon * (1 + 1e-6) + 2**-24).all()
-    assert ((found >= 0) & (found <= 1)).all()
+    sizes = norms.length(found.double() - images.double(), norm)
+    assert (sizes <= epsilon * (1 + 2e-6) + 2**-24).all() and (sizes > 0.2 * epsilon).all()
+    assert (box.excess(found) <= (2**-21 if box.flipped else 0)).all()
 
 
 def test_pgd_never_loses_by_more_steps_or_a_larger_ball() -> None:
@@ -192,12 +268,12 @@ def test_pgd_returns_the_highest_loss_where_it_fails() -> None:
 
 def test_pgd_draws_its_starts_from_the_samples_own_seeds() -> None:
     model, labels = Constant([1.0, 0.0]), torch.zeros(12, dtype=torch.int64)
-    for norm, size in (("l2", norms.l2), ("linf", norms.linf)):
+    for norm in ("l1", "l2", "linf"):
         one = attack_pgd(model, IMAGES, labels, SEEDS, norm=norm, epsilon=0.2)
         assert torch.equal(one, attack_pgd(model, IMAGES, labels, SEEDS, norm=norm, epsilon=0.2))
         other = attack_pgd(model, IMAGES, labels, SEEDS + 1000, norm=norm, epsilon=0.2)
         assert not torch.isclose(one, other).all(dim=(1, 2, 3)).any()
-        sizes = size(one - IMAGES)
+        sizes = norms.length(one - IMAGES, norm)
         assert (sizes <= 0.2 + 1e-12).all() and (sizes > 0.1).all()
 
 

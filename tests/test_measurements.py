@@ -15,6 +15,8 @@ from pipeline.contracts import KEYS, Column, UserError, View
 from pipeline.measurements.accuracy import accuracy
 from pipeline.measurements.gallery import gallery
 from pipeline.measurements.perturbation import perturbation
+from pipeline.numerics.box import Box
+from pipeline.numerics.frequency import flip
 from tests.oracles import Affine, Constant, affine, grey_images, network, predictions
 
 SHAPE = (1, 8, 8)
@@ -131,6 +133,32 @@ def test_rounding_of_float32_images_does_not_break_a_small_epsilon() -> None:
     labels = torch.zeros(200, dtype=torch.int64)
     table = perturbation(**context(Constant([0.0, 1.0]), clean, labels, attacked(found, "linf", epsilon)))
     assert all(table["converged"])
+
+
+def test_perturbation_judges_by_the_box_of_the_data() -> None:
+    pixels_in, pixels_out = grey_images(2, SHAPE, spread=0.5).float(), grey_images(2, SHAPE).float()
+    pixels_out[:, 0, 3, 3] = torch.tensor([1 + 1e-5, -1e-5])
+    clean = flip(pixels_in)
+    found = torch.cat((clean, flip(pixels_out)))
+    labels = torch.zeros(4).long()
+    given = context(Constant([0.0, 1.0]), clean.repeat(2, 1, 1, 1), labels, attacked(found))
+    assert ((clean < 0) | (clean > 1)).any(dim=(1, 2, 3)).all()
+    assert perturbation(**given, box=Box(0, 1, flipped=True))["in_box"] == [True, True, False, False]
+    assert perturbation(**given, box=Box(-math.inf, math.inf))["converged"] == [True] * 4
+    assert perturbation(**given, box=Box(-9, 9))["in_box"] == [True] * 4
+    assert perturbation(**given)["in_box"] == [False] * 4
+
+
+@pytest.mark.parametrize("norm", ["linf", "l1"])
+def test_rounding_of_large_entries_does_not_break_a_small_epsilon(norm: str) -> None:
+    clean = torch.full((1, *SHAPE), 64.0)
+    wanted = 1.5 * 2**-17  # and a half unit of the last place at 64, so every entry is rounded up by half a unit
+    epsilon = wanted * (clean.numel() if norm == "l1" else 1)
+    box = Box(-math.inf, math.inf)
+    for factor, inside in ((1, True), (0.9, False)):
+        view = attacked(clean + wanted, norm, factor * epsilon)
+        table = perturbation(**context(Constant([0.0, 1.0]), clean, torch.zeros(1).long(), view), box=box)
+        assert table["within_epsilon"] == [inside]
 
 
 def test_nan_logits_are_no_success() -> None:

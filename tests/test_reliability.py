@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pipeline.attacks.pgd import pgd
 from pipeline.contracts import View
 from pipeline.measurements.perturbation import perturbation
-from pipeline.numerics.reliability import box_diameter, random_forward, softmax_output, zero_gradients
+from pipeline.numerics.box import UNIT
+from pipeline.numerics.reliability import random_forward, softmax_output, zero_gradients
 from tests.oracles import Constant, Rescaled, affine, grey_images, network, predictions
 
 SHAPE = (1, 4, 4)
@@ -81,7 +82,7 @@ def test_flags_do_not_depend_on_the_batch_size() -> None:
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_the_whole_box_as_budget_breaks_what_is_sound_and_not_what_is_masked(norm: str) -> None:
-    epsilon = box_diameter(IMAGES, norm)
+    epsilon = UNIT.diameter(IMAGES[0].shape, norm)
     assert epsilon == {"l2": 4.0, "linf": 1.0}[norm]
     classes = affine(SHAPE, 4)  # each class is predicted somewhere in the box
     success = {}

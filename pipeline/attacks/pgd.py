@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attacks.ascent import move
+from pipeline.attacks.ascent import move, restrict
 from pipeline.contracts import Count, NonNegative, Positive, UserError
 from pipeline.numerics import randomness
 from pipeline.numerics.boundary import crossed
+from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.gradients import loss_gradient
-from pipeline.numerics.norms import unit
+from pipeline.numerics.norms import uniform_in_ball
 
 
 def pgd(
@@ -22,8 +23,9 @@ def pgd(
     images: Tensor,
     labels: Tensor,
     seeds: Tensor,
+    box: Box = UNIT,
     epsilon: NonNegative,
-    norm: Literal["l2", "linf"] = "linf",
+    norm: Literal["l2", "linf", "l1"] = "linf",
     step_size: Positive | None = None,
     steps: Count = 20,
     restarts: Count = 1,
@@ -34,16 +36,18 @@ def pgd(
     A sample stops at its first misclassified iterate and leaves the batch; restarts go to the samples left.
 
     Args:
-        model: [0, 1] images to logits.
-        images: (n, c, h, w) in [0, 1].
+        model: images to logits.
+        images: (n, c, h, w) in the box.
         labels: (n,) int64.
         seeds: (n,) int64; restart r of a sample draws its start from the sample's seed + r.
+        box: of valid images.
         epsilon: radius of the ball.
-        norm: `linf` (steps along the sign) or `l2` (steps along the gradient's direction).
+        norm: `linf` (steps along the sign), `l2` (along the gradient's direction) or `l1` (along the signs of its
+            largest entries); `ascent.restrict` says how ball and box are met together.
         step_size: length of a step; 2.5 * epsilon / steps if not given.
         steps: steps of each restart.
         restarts: number of starts.
-        random_start: start from a uniform draw of the ball, clipped to the box; else from the clean image.
+        random_start: start from a uniform draw of the ball, brought into the box; else from the clean image.
 
     Returns:
         (n, c, h, w) perturbed images inside ball and box: misclassified, or else the iterate with the highest loss.
@@ -60,7 +64,12 @@ def pgd(
     for restart in range(restarts):
         points = images[active]
         if random_start and len(active):
-            points = _draw(points, seeds[active.to(seeds.device)] + restart, norm, epsilon)
+            draws = randomness.per_sample(
+                lambda _, generator: uniform_in_ball(images[:1].shape, norm, generator)[0],
+                seeds[active.to(seeds.device)] + restart,
+            )
+            far = points + epsilon * draws.to(points)
+            points = restrict(points, far, norm=norm, epsilon=epsilon, box=box)
         for step in range(steps + 1):
             if not len(active):
                 return results
@@ -77,20 +86,7 @@ def pgd(
             highest[active[better]] = losses[better]
             active, points = active[~done], points[~done]
             if step < steps:
-                points = move(images[active], points, gradient[~done], norm=norm, epsilon=epsilon, step_size=length)
+                points = move(
+                    images[active], points, gradient[~done], norm=norm, epsilon=epsilon, step_size=length, box=box
+                )
     return results
-
-
-def _draw(images: Tensor, seeds: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Uniform draws from the balls around the images, clipped to the box; the numbers come from the CPU in float32."""
-    entries = images[0].numel()
-    if norm == "linf":
-        shift = 2 * randomness.uniform(seeds, (entries,)) - 1
-    else:
-
-        def direction_and_radius(_: int, generator: torch.Generator) -> Tensor:
-            normal, radius = torch.randn(entries, generator=generator), torch.rand(1, generator=generator)
-            return unit(normal[None])[0] * radius ** (1 / entries)
-
-        shift = randomness.per_sample(direction_and_radius, seeds)
-    return (images + epsilon * shift.to(images).view_as(images)).clamp(0, 1)

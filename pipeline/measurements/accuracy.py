@@ -28,7 +28,7 @@ def accuracy(
     """Prediction, correctness and confidence, one row per view and sample.
 
     Args:
-        model: [0, 1] images to logits.
+        model: images to logits.
         images: not used; ask for the clean images by the view `clean`.
         labels: (n,) int64.
         seeds: not used.

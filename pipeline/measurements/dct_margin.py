@@ -25,7 +25,7 @@ COLUMNS: Mapping[str, Column] = {
     "correct": Column("bool", "prediction is the label"),
     "converged": Column("bool", "a point of another class was found inside the subspace"),
     "margin": Column(
-        "float64", "l2 distance to the boundary inside the subspace, [0, 1] images; null if none was found"
+        "float64", "l2 distance to the boundary inside the subspace, in units of the data; null if none was found"
     ),
     "iterations": Column("int16", "linearisations"),
 }
@@ -61,7 +61,7 @@ def dct_margin(
     gradients, those at the clean image.
 
     Args:
-        model: [0, 1] images to logits.
+        model: images to logits.
         images: (n, c, h, w) clean images.
         labels: (n,) int64.
         seeds: not used, the method is deterministic.

@@ -19,7 +19,7 @@ COLUMNS: Mapping[str, Column] = {
     "channels": Column("int16", "number of channels"),
     "height": Column("int16", "pixels"),
     "width": Column("int16", "pixels"),
-    "clean": Column("binary", "clean image in [0, 1]: float32, little-endian, (channels, height, width) in C order"),
+    "clean": Column("binary", "clean image, units of the data: float32, little-endian, (channels, height, width)"),
     "perturbed": Column("binary", "perturbed image, likewise"),
 }
 
@@ -37,7 +37,7 @@ def gallery(
     """Clean and perturbed images of the first samples, one row per attack and sample.
 
     Args:
-        model: [0, 1] images to logits.
+        model: images to logits.
         images: (n, c, h, w) clean images.
         labels: (n,) int64.
         seeds: not used.

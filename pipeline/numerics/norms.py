@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+SPARSE_SHARE = 0.01  # of the entries, in a step of l1: SLIDE's quantile 0.99
 
 
 def l0_pixels(shift: Tensor) -> Tensor:
@@ -32,6 +37,11 @@ def linf(shift: Tensor) -> Tensor:
     return shift.flatten(1).abs().amax(dim=1)
 
 
+def length(shift: Tensor, norm: str) -> Tensor:
+    """The norm by its name, `l1`, `l2` or `linf`: (n,)."""
+    return {"l1": l1, "l2": l2, "linf": linf}[norm](shift)
+
+
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """View (n,) values so that they broadcast against (n, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))
@@ -49,15 +59,72 @@ def unit(shift: Tensor) -> Tensor:
 
 
 def steepest(gradient: Tensor, norm: str) -> Tensor:
-    """Unit step of steepest ascent: sign for `linf`, direction for `l2`; zero where the gradient is not finite."""
-    if norm == "linf":
-        return torch.where(per_sample(linf(gradient).isfinite(), gradient), gradient.sign(), 0)
-    return unit(gradient)
+    """Step of unit length uphill, zero where the gradient is zero or not finite.
+
+    `linf`: the sign. `l2`: the direction. `l1`: the signs of the entries of largest magnitude, `SPARSE_SHARE` of all
+    and at least one, in equal parts: the sparse step of SLIDE (Tramer and Boneh, NeurIPS 2019). The steepest step
+    itself has a single entry, with which an ascent would need as many steps as it has to change pixels. Departure:
+    exactly that many entries are taken, there all that reach a quantile.
+    """
+    if norm == "l2":
+        return unit(gradient)
+    if norm == "l1":
+        flat = gradient.flatten(1)
+        top = flat.abs().topk(math.ceil(SPARSE_SHARE * flat.shape[1]), dim=1).indices
+        gradient = torch.zeros_like(flat).scatter(1, top, flat.gather(1, top)).view_as(gradient)
+    signs = torch.where(per_sample(linf(gradient).isfinite(), gradient), gradient.sign(), 0)
+    return signs / per_sample(l1(signs).clamp(min=1), signs) if norm == "l1" else signs
 
 
 def project(shift: Tensor, norm: str, epsilon: float) -> Tensor:
-    """Nearest point of the ball {norm <= epsilon}, sample by sample; norm is `l2` or `linf`."""
+    """Nearest point (l2) of the ball {norm <= epsilon}, sample by sample; norm is `l1`, `l2` or `linf`."""
     if norm == "linf":
         return shift.clamp(-epsilon, epsilon)
-    length = l2(shift)
-    return torch.where(per_sample(length > epsilon, shift), unit(shift) * epsilon, shift)
+    if norm == "l1":
+        return shrink(shift, epsilon, torch.full_like(shift, math.inf))
+    return torch.where(per_sample(l2(shift) > epsilon, shift), unit(shift) * epsilon, shift)
+
+
+def shrink(shift: Tensor, epsilon: float, limit: Tensor) -> Tensor:
+    """Nearest point (l2) of the l1 ball, no entry of which exceeds its own limit in magnitude.
+
+    The point is sign(s) min(max(|s| - t, 0), limit) with the smallest t >= 0 that brings the l1 norm down to epsilon.
+    The norm falls piecewise linearly in t, so t is found exactly by sorting the knots. With infinite limits this is the
+    projection of Duchi et al., "Efficient projections onto the l1-ball", ICML 2008; with limits, that of Croce and
+    Hein, "Mind the box", ICML 2021.
+
+    Args:
+        shift: (n, ...).
+        epsilon: radius of the ball.
+        limit: as `shift`, not negative, may be inf.
+
+    Returns:
+        As `shift`.
+    """
+    size, limit = shift.flatten(1).abs(), limit.flatten(1)  # (n, d)
+    knots, order = torch.cat(((size - limit).clamp(min=0), size), dim=1).sort(dim=1)
+    bends = torch.cat((-torch.ones_like(size), torch.ones_like(size)), dim=1)  # an entry starts to fall, or is zero
+    slopes = bends.gather(1, order).cumsum(dim=1)  # of the norm, behind each knot
+    falls = (slopes[:, :-1] * knots.diff(dim=1)).cumsum(dim=1)
+    start = torch.minimum(size, limit).sum(dim=1, keepdim=True)
+    totals = torch.cat((start, start + falls), dim=1)  # the norm at each knot
+    last = ((totals >= epsilon).sum(dim=1, keepdim=True) - 1).clamp(min=0)
+    beyond = (totals.gather(1, last) - epsilon).clamp(min=0) / (-slopes.gather(1, last)).clamp(min=1)
+    kept = torch.minimum((size - knots.gather(1, last) - beyond).clamp(min=0), limit)
+    kept = kept * (epsilon / kept.sum(dim=1, keepdim=True).clamp(min=epsilon)) if epsilon else kept * 0  # rounding
+    return kept.view_as(shift) * shift.sign()
+
+
+def uniform_in_ball(shape: Sequence[int], norm: str, generator: torch.Generator) -> Tensor:
+    """Uniform draws from the unit ball, one per row, float32 on the CPU: (n, ...) of that shape.
+
+    `l1`: random signs on the first d of d + 1 exponential draws over their sum, which is uniform in the simplex.
+    """
+    n, entries = shape[0], math.prod(shape[1:])
+    if norm == "linf":
+        return 2 * torch.rand(tuple(shape), generator=generator) - 1
+    normal = torch.randn(n, entries, generator=generator)
+    if norm == "l2":
+        return (unit(normal) * torch.rand(n, 1, generator=generator) ** (1 / entries)).view(tuple(shape))
+    exponential = torch.empty(n, entries + 1).exponential_(generator=generator)
+    return (normal.sign() * (exponential / exponential.sum(dim=1, keepdim=True))[:, :-1]).view(tuple(shape))

@@ -6,8 +6,6 @@ Carlini et al., "On evaluating adversarial robustness" (2019); Pintor et al., "I
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -47,11 +45,3 @@ def softmax_output(model: nn.Module, images: Tensor) -> bool:
     """Whether the outputs are probabilities, not logits: none negative, each row sums to one."""
     outputs = model(images[:PROBED])
     return bool((outputs >= 0).all() and ((outputs.sum(dim=1) - 1).abs() < ROUNDING).all())
-
-
-def box_diameter(images: Tensor, norm: str) -> float:
-    """Largest distance in [0, 1]^d: a budget at which every attack on a sound classifier must succeed."""
-    entries = images[0].numel()
-    if norm == "linf":
-        return 1.0
-    return math.sqrt(entries) if norm == "l2" else float(entries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from pipeline import devices, registry, store
 from pipeline.models.integrity import frozen
 from pipeline.numerics.passes import CountedModel
-from pipeline.numerics.reliability import PROBED, box_diameter
+from pipeline.numerics.reliability import PROBED
 from pipeline.stages.inputs import load_classifier, read_evaluation
 
 
@@ -36,10 +37,10 @@ def attack(
         code: digest of the code, for the provenance.
         classifier: a file that train wrote.
         data: the `evaluation` split that prepare wrote.
-        out: safetensors file: images float32 (n, c, h, w) and ids; in its metadata the norm and epsilon of the attack,
-            forward and backward passes per attacked sample (mean, counted outside the attack), and for an attack
-            with an epsilon the share of the first 64 attacked samples on which it succeeds if epsilon is the diameter
-            of the box (where it does not, the gradients mislead it).
+        out: safetensors file: images float32 (n, c, h, w) in the space of the data set, and ids; in its metadata the
+            norm and epsilon of the attack, forward and backward passes per attacked sample (mean, counted outside the
+            attack), and for an attack with an epsilon in a bounded space the share of the first 64 attacked samples on
+            which it succeeds if epsilon is the diameter of the box (where it does not, the gradients mislead it).
         device: `auto`, `cpu` or `cuda`.
         batch_size: images at a time; it does not change the result.
     """
@@ -52,8 +53,14 @@ def attack(
     options = spec["options"]
 
     def run(target: nn.Module, rows: Tensor, **given: Any) -> Tensor:
-        images, labels = evaluation.images[rows], evaluation.labels[rows]
-        found: Tensor = method(model=target, images=images, labels=labels, seeds=seeds[rows.cpu()], **given)
+        context = {
+            "model": target,
+            "images": evaluation.images[rows],
+            "labels": evaluation.labels[rows],
+            "seeds": seeds[rows.cpu()],
+            "box": evaluation.space.box,
+        }
+        found: Tensor = method(**registry.passed("attack", spec["method"], context), **given)
         return found
 
     with frozen(model):
@@ -66,8 +73,9 @@ def attack(
             print(f"{min((done + 1) * batch_size, len(correct))} of {len(correct)} images", file=sys.stderr, flush=True)
         norm = options.get("norm") or sys.modules[method.__module__].NORM
         success, probed = None, correct[:PROBED]
-        if "epsilon" in options and len(probed):
-            free: dict[str, Any] = {"epsilon": box_diameter(evaluation.images, norm)}
+        whole = evaluation.space.box.diameter(evaluation.images.shape[1:], norm)
+        if "epsilon" in options and len(probed) and math.isfinite(whole):
+            free: dict[str, Any] = {"epsilon": whole}
             if "step_size" in options:
                 free["step_size"] = None  # it was chosen for the other epsilon
             far = run(model, probed, **{**options, **free})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pipeline import devices, registry, store
-from pipeline.stages.inputs import read_evaluation
+from pipeline.stages.inputs import read_pixels
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -19,6 +19,8 @@ def corrupt(
 ) -> None:
     """Write the corrupted evaluation images, rounded to 8 bits as the published sets are.
 
+    They are pixels, also where the data set has a frequency map: it is applied behind the corruption, by `measure`.
+
     Args:
         spec: `corruption` (id), `method`, `options`, `seed`.
         code: digest of the code, for the provenance.
@@ -26,10 +28,13 @@ def corrupt(
         out: safetensors file: images uint8 (severity, n, c, h, w) and ids.
         device: `auto`, `cpu` or `cuda`.
         batch_size: images at a time; it does not change the result.
+
+    Raises:
+        UserError: the data are no pixels.
     """
     method = registry.load("corruption", spec["method"])
     chosen = devices.choose(device)
-    evaluation = read_evaluation(data, chosen)
+    evaluation = read_pixels(data, chosen)
     levels = []
     for severity in SEVERITIES:
         seeds = evaluation.seeds(spec["seed"], "corrupt", spec["corruption"], severity)

@@ -12,14 +12,18 @@ from torch import Tensor
 from pipeline import store
 from pipeline.contracts import UserError, derive_seed
 from pipeline.models.classifier import Classifier, build
+from pipeline.stages.space import Space, as_floats, space
+
+CHUNK = 512  # images that are mapped at a time
 
 
 class Evaluation(NamedTuple):
-    """Evaluation images (n, c, h, w) float32 in [0, 1], labels (n,) and ids."""
+    """Evaluation images (n, c, h, w), labels (n,), ids, and the space of the data set."""
 
     images: Tensor
     labels: Tensor
     ids: list[str]
+    space: Space
 
     def seeds(self, seed: int, *names: str | int) -> Tensor:
         """(n,) int64: one seed a sample from (base seed, names, sample id)."""
@@ -27,10 +31,33 @@ class Evaluation(NamedTuple):
 
 
 def read_evaluation(path: Path, device: torch.device) -> Evaluation:
-    """Read the `evaluation` split that prepare wrote."""
-    tensors, _ = store.read_tensors(path, "prepare evaluation")
-    images = torch.from_numpy(tensors["images"]).to(device).float() / 255
-    return Evaluation(images, torch.from_numpy(tensors["labels"]).to(device), store.unpack(tensors["ids"]))
+    """Read the `evaluation` split that prepare wrote, images as float32 in the space of the data set."""
+    evaluation = _read(path, device)
+    return evaluation._replace(images=mapped(evaluation.images, evaluation.space))
+
+
+def read_pixels(path: Path, device: torch.device) -> Evaluation:
+    """As `read_evaluation`, but with the images as they are before any frequency map: pixels in [0, 1].
+
+    Raises:
+        UserError: the data are no pixels.
+    """
+    evaluation = _read(path, device)
+    if evaluation.images.dtype != torch.uint8:
+        raise UserError(f"{path}: holds floats, and corruptions act on pixels; leave corruptions out for this data set")
+    return evaluation._replace(images=as_floats(evaluation.images))
+
+
+def mapped(images: Tensor, into: Space) -> Tensor:
+    """Images of a file, uint8 pixels or floats, in a data set's space; mapped a few at a time."""
+    return torch.cat([into.map(as_floats(part)) for part in torch.split(images, CHUNK)])
+
+
+def _read(path: Path, device: torch.device) -> Evaluation:
+    """The split with the images as they are in the file."""
+    tensors, meta = store.read_tensors(path, "prepare evaluation")
+    images, labels = (torch.from_numpy(tensors[name]).to(device) for name in ("images", "labels"))
+    return Evaluation(images, labels, store.unpack(tensors["ids"]), space(meta, images.shape))
 
 
 def same_samples(path: Path, ids: list[str], expected: list[str]) -> None:

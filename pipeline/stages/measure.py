@@ -13,7 +13,7 @@ import torch
 from pipeline import devices, registry, store
 from pipeline.contracts import UserError, View
 from pipeline.models.integrity import frozen
-from pipeline.stages.inputs import Evaluation, load_classifier, read_evaluation, same_samples
+from pipeline.stages.inputs import Evaluation, load_classifier, mapped, read_evaluation, same_samples
 
 KEYS_OF_CLASSIFIER = ("dataset", "classifier", "architecture", "training", "seed")
 
@@ -49,18 +49,17 @@ def measure(
     for path in views:
         seen += _views(path, evaluation, origin["spec"])
     print(f"{len(evaluation.ids)} images, {len(seen)} views", file=sys.stderr)
+    context = {
+        "model": model,
+        "images": evaluation.images,
+        "labels": evaluation.labels,
+        "seeds": evaluation.seeds(spec["seed"], "measure", spec["measurement"]),
+        "views": seen,
+        "batch_size": batch_size,
+        "box": evaluation.space.box,
+    }
     with frozen(model):
-        columns = dict(
-            method(
-                model=model,
-                images=evaluation.images,
-                labels=evaluation.labels,
-                seeds=evaluation.seeds(spec["seed"], "measure", spec["measurement"]),
-                views=seen,
-                batch_size=batch_size,
-                **spec["options"],
-            )
-        )
+        columns = dict(method(**registry.passed("measurement", spec["method"], context), **spec["options"]))
     rows = np.asarray(columns.pop("row"))
     keys: dict[str, Any] = {name: [origin["spec"][name]] * len(rows) for name in KEYS_OF_CLASSIFIER}
     keys |= {"measurement": [spec["measurement"]] * len(rows), "sample": [evaluation.ids[row] for row in rows]}
@@ -76,7 +75,7 @@ def _views(path: Path, evaluation: Evaluation, classifier: Mapping[str, Any]) ->
     images = torch.from_numpy(tensors["images"]).to(evaluation.images.device)
     if meta["stage"] == "corrupt":
         for severity, level in zip(meta["severities"], images, strict=True):
-            yield View(meta["spec"]["corruption"], "corruption", severity, level.float() / 255, {})
+            yield View(meta["spec"]["corruption"], "corruption", severity, mapped(level, evaluation.space), {})
     else:
         made_on = meta["classifier"]
         if any(made_on[name] != classifier[name] for name in made_on):
