@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pipeline import store
+from pipeline import registry, store
 from pipeline.contracts import UserError
 from pipeline.datasets import splits
+from pipeline.datasets.decoding import decode
 from pipeline.datasets.digits import digits
 from pipeline.datasets.image_folder import image_folder
 from pipeline.datasets.parquet import parquet
@@ -36,8 +37,10 @@ def png(color: tuple[int, ...], size: tuple[int, int] = (8, 8), mode: str = "RGB
     return buffer.getvalue()
 
 
-def write_parquet(path: Path, labels: list[int], names: list[str] | None = None) -> None:
+def write_parquet(path: Path, labels: list[int], names: list[str] | None = None, first: bytes | None = None) -> None:
     images = [{"bytes": png((label * 10, 0, row)), "path": None} for row, label in enumerate(labels)]
+    if first is not None:
+        images[0]["bytes"] = first
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"image": pa.array(images, kind), "label": pa.array(labels, pa.int64())})
     if names:
@@ -157,6 +160,109 @@ def test_image_folder_names_what_is_wrong(tmp_path: Path) -> None:
         image_folder(root=str(tmp_path)).read(np.array([0, 1]))
 
 
+def tree(root: Path, *files: str) -> None:
+    """Small images at these paths; each is red with its number."""
+    for number, file in enumerate(files):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(png((number, 0, 0)))
+
+
+def test_image_folder_keeps_every_nth_class_in_alphabetical_order(tmp_path: Path) -> None:
+    tree(tmp_path, *(f"{split}/n{number}/x.png" for split in ("train", "test") for number in range(7)))
+    samples = image_folder(root=str(tmp_path), every=3)
+    assert samples.classes == ["n0", "n3", "n6"]
+    assert samples.ids == [f"{split}/n{number}/x.png" for split in ("train", "test") for number in (0, 3, 6)]
+    assert samples.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert samples.read(np.arange(6))[:, 0, 0, 0].tolist() == [0, 3, 6, 7, 10, 13]
+    with pytest.raises(UserError, match="every 7 keeps 1 of 7 classes, expected at least two"):
+        image_folder(root=str(tmp_path), every=7)
+
+
+def test_image_folder_takes_val_for_the_test_split(tmp_path: Path) -> None:
+    tree(tmp_path, "train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png")
+    samples = image_folder(root=str(tmp_path))
+    assert samples.ids == ["train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png"]
+    assert samples.splits == ["train", "train", "test", "test"]
+    assert samples.labels.tolist() == [0, 1, 0, 1]
+    tree(tmp_path, "test/a/2.png", "test/b/3.png")
+    with pytest.raises(UserError, match="holds test and val, expected one of them beside train; remove or rename"):
+        image_folder(root=str(tmp_path))
+
+
+def test_image_folder_with_classes_that_differ_between_splits_is_an_error(tmp_path: Path) -> None:
+    tree(tmp_path, "train/a/0.png", "train/b/1.png", "val/a/2.png", "val/c/3.png")
+    with pytest.raises(UserError, match=r"val: its classes differ from those of train: b, c"):
+        image_folder(root=str(tmp_path))
+
+
+def test_image_folder_finds_nested_images_and_links_in_order(tmp_path: Path) -> None:
+    tree(tmp_path / "root", "a/deep/er/0.png", "a/deep.png", "a/deep-1/x.PNG", "b/z.jpeg", "b/.thumbs/t.gif")
+    tree(tmp_path / "elsewhere", "linked.png")
+    (tmp_path / "root/a/folder.png").mkdir()
+    (tmp_path / "root/a/notes.txt").write_text("no image")
+    (tmp_path / "root/.hidden").mkdir()
+    (tmp_path / "root/a/broken.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "root/a/link.png").symlink_to(tmp_path / "elsewhere/linked.png")
+    (tmp_path / "root/a/circle").symlink_to(tmp_path / "root")
+    (tmp_path / "root/c").symlink_to(tmp_path / "elsewhere")
+    samples = image_folder(root=str(tmp_path / "root"))
+    assert samples.ids == [
+        *("a/deep/er/0.png", "a/deep-1/x.PNG", "a/deep.png", "a/link.png"),
+        *("b/.thumbs/t.gif", "b/z.jpeg", "c/linked.png"),
+    ]
+    assert samples.labels.tolist() == [0, 0, 0, 0, 1, 1, 2]
+    assert samples.splits is None
+
+
+def test_image_folder_hands_over_the_files_undecoded(tmp_path: Path) -> None:
+    tree(tmp_path, "train/a/0.png", "train/b/1.png", "val/a/2.png", "val/b/3.png")
+    samples = image_folder(root=str(tmp_path))
+    assert samples.encoded is not None
+    for row, name in enumerate(samples.ids):
+        assert samples.encoded(row) == (str(tmp_path / name), (tmp_path / name).read_bytes())
+
+
+def test_crop_resizes_the_short_side_and_keeps_its_share_of_the_centre() -> None:
+    def encoded(pixels: np.ndarray) -> list[tuple[str, bytes]]:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        return [("image", buffer.getvalue())]
+
+    # 14 / 0.875 = 16 is the short side already, so the crop alone is left
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 20), dtype=np.uint8)
+    assert np.array_equal(decode(encoded(pixels), 1, 14, 0.875)[0, 0], pixels[1:15, 3:17])
+    square = pixels[:, :16]
+    assert np.array_equal(decode(encoded(square), 1, 16)[0, 0], square)
+    assert np.array_equal(decode(encoded(square[1:15, 1:15]), 1, 14, 1.0)[0, 0], square[1:15, 1:15])
+    # halved to 32, of which 28 stay: column j of a ramp comes from 2 (j + 2) + 1/2
+    ramp = np.tile(3 * np.arange(64, dtype=np.uint8), (80, 1))
+    halved = decode(encoded(ramp), 1, 28, 0.875)[0, 0]
+    assert halved.shape == (28, 28)
+    assert np.abs(halved - (6.0 * (np.arange(28) + 2) + 1.5)).max() <= 1
+
+
+@pytest.mark.parametrize("source", ["image_folder", "parquet"])
+def test_crop_reaches_the_images_of_a_source_and_needs_a_size(source: str, tmp_path: Path) -> None:
+    tree(tmp_path, "a/0.png", "b/1.png")
+    write_parquet(tmp_path / "x.parquet", [0, 1])
+    make = {
+        "image_folder": lambda **options: image_folder(root=str(tmp_path), **options),
+        "parquet": lambda **options: parquet(train=str(tmp_path / "x.parquet"), **options),
+    }[source]
+    cross = np.zeros((8, 8, 3), np.uint8)
+    cross[1:7, 1:7] = 200
+    buffer = io.BytesIO()
+    Image.fromarray(cross).save(buffer, "PNG")
+    (tmp_path / "a/0.png").write_bytes(buffer.getvalue())
+    write_parquet(tmp_path / "x.parquet", [0, 1], first=buffer.getvalue())
+    assert (make(size=6, crop=0.75).read(np.array([0])) == 200).all()
+    assert (make(size=8).read(np.array([0]))[0, 0] == cross[:, :, 0]).all()
+    with pytest.raises(UserError, match="crop 0.75 without size"):
+        make(crop=0.75)
+    with pytest.raises(UserError, match="crop: given 0, expected .* above 0 and at most 1"):
+        registry.bind("source", source, {"root" if source == "image_folder" else "train": "x", "crop": 0}, "datasets.d")
+
+
 def test_parquet_reads_several_files_in_any_order(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-0.parquet", [0, 1, 2], ["ant", "bee", "cow"])
     write_parquet(tmp_path / "train-1.parquet", [2, 2], ["ant", "bee", "cow"])
@@ -168,6 +274,35 @@ def test_parquet_reads_several_files_in_any_order(tmp_path: Path) -> None:
     images = samples.read(np.array([4, 0, 5, 2]))
     assert images[:, 0, 0, 0].tolist() == [20, 0, 10, 20]
     assert images[:, 2, 0, 0].tolist() == [1, 0, 0, 2]
+
+
+def test_parquet_hands_over_encoded_rows_and_reads_each_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_parquet(tmp_path / "train-0.parquet", [0, 1, 2])
+    write_parquet(tmp_path / "train-1.parquet", [2, 1])
+    plain = pa.table({"image": pa.array([b"one", None], pa.binary()), "label": [0, 1]})
+    pq.write_table(plain, tmp_path / "test.parquet")
+    samples = parquet(train=str(tmp_path / "train-*.parquet"), test=str(tmp_path / "test.parquet"))
+    assert samples.encoded is not None
+    read, opened = pq.read_table, []
+    monkeypatch.setattr(pq, "read_table", lambda file, **more: opened.append(Path(file).name) or read(file, **more))
+    for row, (file, inside, label) in enumerate([(0, 0, 0), (0, 1, 1), (0, 2, 2), (1, 0, 2), (1, 1, 1)]):
+        expected = (f"{tmp_path / f'train-{file}.parquet'}, row {inside}", png((label * 10, 0, inside)))
+        assert samples.encoded(row) == expected
+        assert opened == ["train-0.parquet", "train-1.parquet"], "one look at a split holds all of it"
+    assert samples.encoded(5) == (f"{tmp_path / 'test.parquet'}, row 0", b"one")
+    with pytest.raises(UserError, match="test.parquet: row 1 has no image bytes"):
+        samples.encoded(6)
+    with pytest.raises(UserError, match="test.parquet: row 1 has no image bytes"):
+        samples.read(np.array([0, 6]))
+    opened.clear()
+    assert samples.read(np.array([4, 0]))[:, 0, 0, 0].tolist() == [10, 0]
+    assert not opened, "what is held is not read again"
+    fresh = parquet(train=str(tmp_path / "train-*.parquet"))
+    opened.clear()
+    assert fresh.read(np.array([4, 3]))[:, 0, 0, 0].tolist() == [10, 20]
+    assert opened == ["train-1.parquet"], "files without a wanted row are left alone"
 
 
 def test_parquet_without_names_takes_the_distinct_labels(tmp_path: Path) -> None:

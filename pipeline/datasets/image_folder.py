@@ -2,60 +2,101 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from pipeline.contracts import Count, Folder, UserError
-from pipeline.datasets.decoding import decode
+from pipeline.contracts import Count, Folder, Range, UserError
+from pipeline.datasets.decoding import check_crop, decode
 from pipeline.datasets.samples import Samples
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-SPLITS = ("train", "test")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
-def image_folder(*, root: Folder, size: Count | None = None, channels: Literal[1, 3] = 3) -> Samples:
-    """A folder of images: one sub-folder a class, or the same below `train/` and `test/`.
+def image_folder(
+    *,
+    root: Folder,
+    size: Count | None = None,
+    crop: Annotated[float, Range(above=0, high=1)] = 1.0,
+    channels: Literal[1, 3] = 3,
+    every: Count = 1,
+) -> Samples:
+    """A folder of images: one sub-folder a class, or the same below `train/` and `test/` (or `val/`).
+
+    Images count at any depth below their class. A class, or an image, may be a symbolic link; linked folders inside a
+    class are not entered.
 
     Args:
-        root: the folder. If it holds `train` and `test`, these are the splits and must have the same classes.
+        root: the folder. If it holds `train` and either `test` or `val` (ImageNet's name for its evaluation images),
+            these are the splits and must have the same classes.
         size: side in pixels to which images are resized and cropped; None: they are of one size already.
+        crop: share of the resized shorter side that the centre crop keeps; ImageNet's usual evaluation is size 224,
+            crop 0.875: resize to 256, crop 224.
         channels: 1 or 3.
+        every: keep each n-th class in alphabetical order, from the first; 10 makes 100 of ImageNet's 1,000.
 
     Returns:
         Samples whose ids are the paths relative to `root`; classes in alphabetical order.
 
     Raises:
-        UserError: no such folder, no classes, no images, or classes that differ between the splits.
+        UserError: no such folder, both `test` and `val` beside `train`, fewer than two classes, a class without
+            images, classes that differ between the splits, or a crop but no size.
     """
+    check_crop(size, crop)
     base = Path(root)
     if not base.is_dir():
         raise UserError(f"{root}: no such folder")
-    has_splits = all((base / split).is_dir() for split in SPLITS)
-    parts = [base / split for split in SPLITS] if has_splits else [base]
-    classes = _classes(parts[0])
-    for part in parts[1:]:
-        if _classes(part) != classes:
-            odd = sorted(set(_classes(part)) ^ set(classes))
-            raise UserError(f"{part}: its classes differ from those of {parts[0]}: {', '.join(odd[:5])}")
-    files: list[Path] = []
+    folders = _splits(base)
+    classes = _classes(base / next(iter(folders)))
+    for folder in folders:
+        if odd := sorted(set(_classes(base / folder)) ^ set(classes)):
+            raise UserError(f"{base / folder}: its classes differ from those of train: {', '.join(odd[:5])}")
+    kept = classes[::every]
+    if len(kept) < 2:
+        raise UserError(
+            f"{root}: every {every} keeps {len(kept)} of {len(classes)} classes, expected at least two; lower it"
+        )
+    ids: list[str] = []
     labels: list[int] = []
-    for part in parts:
-        for label, name in enumerate(classes):
-            found = sorted(p for p in (part / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    splits: list[str] = []
+    for folder, split in folders.items():
+        for label, name in enumerate(kept):
+            top = base / folder / name
+            try:
+                found = [f"{top.relative_to(base).as_posix()}/{file}" for file in _images(top)]
+            except OSError as error:
+                raise UserError(f"{error.filename}: not a readable folder ({error.strerror})") from None
             if not found:
-                raise UserError(f"{part / name}: no image file in it ({', '.join(sorted(SUFFIXES))})")
-            files += found
+                raise UserError(f"{top}: no image file in it ({', '.join(SUFFIXES)})")
+            ids += found
             labels += [label] * len(found)
-    ids = [file.relative_to(base).as_posix() for file in files]
+            splits += [split] * len(found)
+
+    def encoded(row: int) -> tuple[str, bytes]:
+        file = base / ids[row]
+        return str(file), file.read_bytes()
+
     return Samples(
         ids=ids,
         labels=np.array(labels, dtype=np.int64),
-        classes=classes,
-        splits=[name.partition("/")[0] for name in ids] if has_splits else None,
-        read=lambda rows: decode(((str(files[row]), files[row].read_bytes()) for row in rows), channels, size),
+        classes=kept,
+        splits=splits if len(folders) > 1 else None,
+        read=lambda rows: decode(map(encoded, rows), channels, size, crop),
+        encoded=encoded,
     )
+
+
+def _splits(base: Path) -> dict[str, str]:
+    """Folders below `base` that hold the classes, and which split each is; `base` itself where there are no splits."""
+    tests = [name for name in ("test", "val") if (base / name).is_dir()]
+    if not tests or not (base / "train").is_dir():
+        return {"": "train"}
+    if len(tests) > 1:
+        raise UserError(f"{base}: holds test and val, expected one of them beside train; remove or rename the other")
+    return {"train": "train", tests[0]: "test"}
 
 
 def _classes(folder: Path) -> list[str]:
@@ -63,3 +104,18 @@ def _classes(folder: Path) -> list[str]:
     if len(names) < 2:
         raise UserError(f"{folder}: expected at least two sub-folders, one a class; found {len(names)}")
     return names
+
+
+def _images(folder: Path | str) -> Iterator[str]:
+    """Paths of the images below a folder, relative to it, in order; the listing tells files from folders.
+
+    ImageNet has 1.3 million of them: a question to the file system for each would take minutes on a network drive.
+    """
+    with os.scandir(folder) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            for below in _images(entry.path):
+                yield f"{entry.name}/{below}"
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            yield entry.name

@@ -6,15 +6,16 @@ import glob
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.contracts import Count, Files, UserError
-from pipeline.datasets.decoding import decode
+from pipeline.contracts import Count, Files, Range, UserError
+from pipeline.datasets.decoding import check_crop, decode
 from pipeline.datasets.samples import Samples
 
 
@@ -25,6 +26,7 @@ def parquet(
     image_column: str = "image",
     label_column: str = "label",
     size: Count | None = None,
+    crop: Annotated[float, Range(above=0, high=1)] = 1.0,
     channels: Literal[1, 3] = 3,
 ) -> Samples:
     """Parquet files in the Hugging Face image layout: `image` = struct(bytes, path), `label` = integer.
@@ -35,15 +37,21 @@ def parquet(
         image_column: column of encoded images, a struct with a field `bytes`, or plain binary.
         label_column: column of integer labels.
         size: side in pixels to which images are resized and cropped; None: they are of one size already.
+        crop: share of the resized shorter side that the centre crop keeps; ImageNet's usual evaluation is size 224,
+            crop 0.875: resize to 256, crop 224.
         channels: 1 or 3.
 
     Returns:
         Samples whose ids are `file name/row`. Class names come from the `huggingface` schema metadata; without it
-        the classes are the sorted distinct labels.
+        the classes are the sorted distinct labels. `read` goes through the files one by one; the first call of
+        `encoded` loads all encoded images of that split and keeps them in memory, also for `read`, so a process that
+        forks workers should make it before, for them to share one copy.
 
     Raises:
-        UserError: a file or column is missing or of another type, or a label is out of range.
+        UserError: a file or column is missing or of another type, a label is out of range, or there is a crop but no
+            size.
     """
+    check_crop(size, crop)
     parts = {"train": expand(train)} | ({} if test is None else {"test": expand(test)})
     files = [file for found in parts.values() for file in found]
     if len({file.name for file in files}) < len(files):
@@ -55,29 +63,40 @@ def parquet(
     classes, indexes = _classes(files[0], label_column, np.concatenate(labels))
     starts = np.concatenate([[0], np.cumsum(counts)])
 
-    def encoded(rows: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
+    held: dict[Path, pa.ChunkedArray] = {}
+
+    def in_order(rows: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
         for start, stop, file in zip(starts[:-1], starts[1:], files, strict=True):
-            wanted = [int(row - start) for row in rows if start <= row < stop]
-            column = pq.read_table(file, columns=[image_column])[image_column].take(pa.array(wanted, pa.int64()))
-            for row, item in zip(wanted, column.to_pylist(), strict=True):
-                content = item["bytes"] if isinstance(item, dict) else item
-                if content is None:
-                    raise UserError(f"{file}: row {row} has no image bytes")
-                yield f"{file}, row {row}", content
+            wanted = rows[(start <= rows) & (rows < stop)] - start
+            if len(wanted):
+                column = (held[file] if file in held else _bytes(file, image_column)).take(pa.array(wanted, pa.int64()))
+                for row, content in zip(wanted, column, strict=True):
+                    yield _named(file, int(row), content)
+
+    def encoded(row: int) -> tuple[str, bytes]:
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        file = files[number]
+        if file not in held:
+            part = "train" if number < len(parts["train"]) else "test"
+            held.update({other: _bytes(other, image_column) for other in parts[part]})
+        inside = row - int(starts[number])
+        return _named(file, inside, held[file][inside])
 
     def read(rows: NDArray[np.int64]) -> NDArray[Any]:
         # File by file, so decode in ascending order and put the images back in the order asked for.
         order = np.argsort(rows, kind="stable")
-        images = decode(encoded(rows[order]), channels, size)
+        images = decode(in_order(rows[order]), channels, size, crop)
         return images[np.argsort(order, kind="stable")]
 
-    splits = [split for split, found in parts.items() for file in found for _ in range(counts[files.index(file)])]
+    tested = len(files) - len(parts.get("test", []))
+    splits = ["train"] * int(starts[tested]) + ["test"] * int(starts[-1] - starts[tested])
     return Samples(
         ids=[f"{file.stem}/{row:06d}" for file, count in zip(files, counts, strict=True) for row in range(count)],
         labels=indexes,
         classes=classes,
         splits=None if test is None else splits,
         read=read,
+        encoded=encoded,
     )
 
 
@@ -90,6 +109,17 @@ def expand(patterns: str | Sequence[str]) -> list[Path]:
             raise UserError(f"{pattern}: no such file")
         found += map(Path, matches)
     return found
+
+
+def _bytes(file: Path, image_column: str) -> pa.ChunkedArray:
+    column = pq.read_table(file, columns=[image_column])[image_column]
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+
+def _named(file: Path, row: int, content: pa.Scalar) -> tuple[str, bytes]:
+    if not content.is_valid:
+        raise UserError(f"{file}: row {row} has no image bytes")
+    return f"{file}, row {row}", content.as_py()
 
 
 def _names(files: Sequence[Path]) -> str:

@@ -21,7 +21,11 @@ class Samples:
         labels: (n,) int64 class indexes.
         classes: names of the classes.
         splits: `train` or `test` for each sample, or None where the source has no test split of its own.
-        read: decodes the samples of the given indexes to (k, c, h, w) uint8, all of one size.
+        read: decodes the samples of the given indexes to (k, c, h, w), all of one size: uint8 pixels, or float32 for
+            data that are no pixels.
+        encoded: name (for messages) and bytes of one sample's image file, undecoded; None where there are no files.
+            It must work in forked worker processes.
+        box: smallest and largest value of valid float32 data, None where there is no bound; pixels have [0, 1].
     """
 
     ids: Sequence[str]
@@ -29,3 +33,5 @@ class Samples:
     classes: Sequence[str]
     splits: Sequence[str] | None
     read: Callable[[NDArray[np.int64]], Array]
+    encoded: Callable[[int], tuple[str, bytes]] | None = None
+    box: tuple[float | None, float | None] = (0.0, 1.0)
