@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.contracts import Count, NonNegative, Range
+from pipeline.contracts import Count, NonNegative, Range, Share
+from pipeline.training.consistency import accuracy, consistency_loss
 from pipeline.transforms.prime import prime as augment
-
-SMALLEST_PROBABILITY = 1e-7  # of the mean prediction, inside the logarithm
 
 
 def prime(
@@ -21,9 +20,11 @@ def prime(
     labels: Tensor,
     generator: torch.Generator,
     jsd_weight: NonNegative = 12.0,
+    label_smoothing: Share = 0.0,
+    mode: Literal["default", "official"] = "default",
     width: Count = 3,
     depth: Count = 3,
-    mixing: Literal["dirichlet", "beta"] = "dirichlet",
+    mixing: Literal["dirichlet", "beta"] | None = None,
     kernel_size: Literal[1, 3, 5, 7] = 3,
     sigma_max: NonNegative = 4.0,
     cut_max: Annotated[int, Range(low=3)] | None = None,
@@ -37,9 +38,11 @@ def prime(
 
     The loss is CE(clean) + jsd_weight * mean_i KL(p_i || p) over the predictions p_i on the clean view and two
     augmented ones, p their mean: the Jensen-Shannon divergence of AugMix (Hendrycks et al., ICLR 2020). The three views
-    take one forward pass, so BatchNorm sees them together. With `jsd_weight` 0 it is CE on one augmented view.
-    The defaults are PRIME's for CIFAR; departures of the augmentation from the released code stand in
-    `pipeline.transforms.prime`, of which the options after `jsd_weight` are the arguments.
+    take one forward pass, so BatchNorm sees them together. With `jsd_weight` 0, the released code's setting for
+    ImageNet, it is CE on one augmented view. In eval mode, for validation, nothing is augmented: the loss is CE(clean).
+    The defaults are PRIME's for CIFAR; its settings for ImageNet and how mode `official` differs from the default stand
+    in `pipeline.transforms.prime`, whose arguments the options from `mode` on are. Departure from the released code:
+    `label_smoothing`.
 
     Args:
         classifier: maps [0, 1] images to logits.
@@ -47,12 +50,14 @@ def prime(
         labels: (n,).
         generator: CPU generator of the augmentation.
         jsd_weight: weight of the divergence; 0 turns it off.
+        label_smoothing: share of the cross-entropy's target spread over all classes.
+        mode: `default` augments as the paper says, `official` as the released code does.
         width: chains per view.
         depth: draws per chain.
-        mixing: law of the mixing weights, the paper's `dirichlet` or the released code's `beta`.
+        mixing: law of the mixing weights, `dirichlet` or `beta`; None: the mode's own, in this order.
         kernel_size: pixels a side of the spectral primitive's kernel, odd.
         sigma_max: largest deviation of its weights.
-        cut_max: largest frequency of the spatial primitive; None follows the image size.
+        cut_max: largest frequency of the spatial primitive; None: by the mode and the image size.
         alpha: scales the spatial primitive's largest temperature.
         displacement: factor on its displacements; 0 turns it off.
         frequencies: largest frequency of the colour primitive.
@@ -61,40 +66,39 @@ def prime(
 
     Returns:
         The loss, and `accuracy` on the clean view and the `divergence` in nats; without the divergence,
-        `augmented_accuracy` alone: the clean images are not seen.
+        `augmented_accuracy` alone: the clean images are not seen. In eval mode `accuracy`.
+
+    Raises:
+        UserError: `kernel_size` 1 in mode `official`.
     """
-    n = len(images)
-    views = augment(
-        images.repeat(2 if jsd_weight else 1, 1, 1, 1),
-        generator=generator,
-        width=width,
-        depth=depth,
-        mixing=mixing,
-        kernel_size=kernel_size,
-        sigma_max=sigma_max,
-        cut_max=cut_max,
-        alpha=alpha,
-        displacement=displacement,
-        frequencies=frequencies,
-        t_max=t_max,
-        bandwidth=bandwidth,
+
+    def view() -> Tensor:
+        return augment(
+            images=images,
+            generator=generator,
+            mode=mode,
+            width=width,
+            depth=depth,
+            mixing=mixing,
+            kernel_size=kernel_size,
+            sigma_max=sigma_max,
+            cut_max=cut_max,
+            alpha=alpha,
+            displacement=displacement,
+            frequencies=frequencies,
+            t_max=t_max,
+            bandwidth=bandwidth,
+        )
+
+    if classifier.training and not jsd_weight:
+        logits = classifier(view())
+        loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        return loss, {"augmented_accuracy": accuracy(logits, labels)}
+    return consistency_loss(
+        classifier=classifier,
+        images=images,
+        labels=labels,
+        views=[view(), view()] if classifier.training else [],
+        weight=jsd_weight,
+        label_smoothing=label_smoothing,
     )
-    if not jsd_weight:
-        logits = classifier(views)
-        return F.cross_entropy(logits, labels), {"augmented_accuracy": _accuracy(logits, labels)}
-    logits = classifier(torch.cat((images, views)))
-    divergence = jensen_shannon(logits.float().view(3, n, -1))
-    metrics = {"accuracy": _accuracy(logits[:n], labels), "divergence": divergence.detach()}
-    return F.cross_entropy(logits[:n], labels) + jsd_weight * divergence, metrics
-
-
-def jensen_shannon(logits: Tensor) -> Tensor:
-    """Jensen-Shannon divergence of the views' predictions in nats, mean over samples: (views, n, classes) -> ()."""
-    log_p = logits.log_softmax(-1)
-    p = log_p.exp()
-    log_mean = p.mean(0).clamp(min=SMALLEST_PROBABILITY).log()
-    return (p * (log_p - log_mean)).sum(-1).mean()
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.detach().argmax(1) == labels).float().mean()
