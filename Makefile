@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SNAKEMAKE := $(BIN)/python -m snakemake --workflow-profile workflow/profiles/local
 
 .DEFAULT_GOAL := run
-.PHONY: run setup test slow lint format clean
+.PHONY: run setup test slow lint format docs clean
 
 run: $(VENV)/.run ## the whole workflow on config.yaml
 	@$(SNAKEMAKE) $(ARGS)
@@ -29,6 +29,9 @@ format: $(VENV)/.test ## format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/snakefmt Snakefile workflow
+
+docs: $(VENV)/.run ## the tables of methods in README.md
+	@$(BIN)/python -m pipeline methods --update README.md
 
 clean: ## remove the virtual environment, not the results
 	rm -rf $(VENV)

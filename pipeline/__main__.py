@@ -1,17 +1,16 @@
-"""Command line: one sub-command a stage. The user's mistakes end with one line and exit code 2."""
+"""Command line: one sub-command a stage, and `methods`. The user's mistakes end with one line and exit code 2."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pipeline import registry, specs
+from pipeline import reference, registry, specs
 from pipeline.contracts import UserError
 
 STAGES = {
@@ -49,6 +48,22 @@ def _size(text: str) -> int:
     return int(text)
 
 
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, given {text}")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, given {text}")
+    return value
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(prog="python -m pipeline", description="Boundary Atlas, stage by stage.")
@@ -58,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=help_text,
             description=help_text.capitalize() + ".",
-            epilog=_methods(KIND_OF_STAGE[name]) if name in KIND_OF_STAGE else None,
+            epilog=reference.plain(KIND_OF_STAGE[name]) if name in KIND_OF_STAGE else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name != "report":
@@ -66,6 +81,10 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--spec", type=_mapping, required=True, help=spec_help)
         command.add_argument("--code", help="digest of the code that is expected to run; another one is refused")
         _paths(command, name)
+    methods = commands.add_parser("methods", help="print tables of the methods and their options, in Markdown")
+    chosen = methods.add_mutually_exclusive_group()
+    chosen.add_argument("--kind", choices=registry.KINDS, help="of one kind alone; without it of all kinds")
+    chosen.add_argument("--update", type=Path, help="write the tables of all kinds into this page, between its marks")
     return top
 
 
@@ -88,6 +107,10 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
         add("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
     if stage in ("corrupt", "attack", "measure"):
         add("--batch-size", type=_size, default=256, help="images at a time (default 256); does not change the result")
+    if stage == "train":
+        add("--history", type=Path, help="Parquet file for the metrics of each epoch")
+        add("--workers", type=_natural, default=0, help="processes that decode images which stay in their files")
+        add("--checkpoint-minutes", type=_minutes, default=5.0, help="least time between two checkpoints (default 5)")
     if stage == "measure":
         add(
             "--views",
@@ -111,31 +134,38 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
         add("--out", type=Path, required=True, help="the file to write")
 
 
-def _methods(kind: str) -> str:
-    lines = [f"{kind}s and their options:"]
-    for name in registry.names(kind):
-        lines.append(f"  {name}: {registry.summary(kind, name)}")
-        known = specs.training_options(name) if kind == "training" else registry.options(kind, name)
-        for key, option in known.items():
-            default = "required" if option.default is registry.REQUIRED else f"default {json.dumps(option.default)}"
-            lines.append(f"    {key}: {registry.describe(option.type)} ({default})")
-    return "\n".join(lines)
+def _run(stage: str, given: dict[str, Any]) -> None:
+    expected = given.pop("code")
+    if stage == "report":
+        given["tables"] = {path.stem: path for path in given["tables"]}
+        code = specs.code(stage, {})
+    else:
+        given["spec"] = specs.complete(stage, given["spec"])
+        given["code"] = code = specs.code(stage, given["spec"])
+    if expected not in (None, code):
+        raise UserError(f"{stage}: the code changed while the workflow was running; start it again")
+    getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
+
+
+def _show_methods(kind: str | None, update: Path | None) -> None:
+    if update is None:
+        print(reference.markdown(kind))
+        return
+    try:
+        update.write_text(reference.renewed(update.read_text(encoding="utf-8"), str(update)), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{update}: cannot be read or written ({error.strerror})") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a stage; 0 on success, 2 on a mistake of the user's."""
+    """Run a stage, or show the methods; 0 on success, 2 on a mistake of the user's."""
     given = vars(parser().parse_args(arguments))
-    stage, expected = given.pop("stage"), given.pop("code")
+    stage = given.pop("stage")
     try:
-        if stage == "report":
-            given["tables"] = {path.stem: path for path in given["tables"]}
-            code = specs.code(stage, {})
+        if stage == "methods":
+            _show_methods(**given)
         else:
-            given["spec"] = specs.complete(stage, given["spec"])
-            given["code"] = code = specs.code(stage, given["spec"])
-        if expected not in (None, code):
-            raise UserError(f"{stage}: the code changed while the workflow was running; start it again")
-        getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
+            _run(stage, given)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pipeline import registry
 from pipeline.codedigest import code_digest
-from pipeline.contracts import Count, Natural, Share, digest
+from pipeline.contracts import Count, Natural, Share, UserError, digest
 from pipeline.registry import REQUIRED, ROOT, Option
 
-LOOP = ROOT / "training" / "loop.py"
-LOOP_CONTEXT = frozenset({"classifier", "step", "train", "validation", "generator"})
+# what every training takes beside its own options: (file, function, what the stage passes)
+COMMON = (
+    (ROOT / "training" / "loop.py", "fit", frozenset({"step", "train", "validation", "seed", "setting"})),
+    (ROOT / "training" / "step.py", "make_step", frozenset({"classifier", "method", "space", "augment"})),
+)
 
 OPTIONS = Option(Mapping[str, Any], {})
 SEED = Option(Natural, 0)
@@ -36,12 +39,19 @@ FIELDS: Mapping[str, Mapping[str, Option]] = {
         "dataset": NAME,
         "source": Option(str, REQUIRED),
         "options": OPTIONS,
+        "frequency": Option(
+            Literal["flip"]
+            | Annotated[Mapping[Literal["low_pass", "high_pass"], Count], "such as {low_pass: 16} or {high_pass: 16}"]
+            | None,
+            None,
+        ),
         "split": Option(Literal["train", "evaluation"], REQUIRED),
         "seed": SEED,
         "test_share": Option(Share, 0.2),
         "validation": Option(Share, 0.1),
         "train_size": Option(Count | None, None),
         "evaluation": Option(Count | None, None),
+        "loading": Option(Literal["auto", "memory", "files"], "auto"),
     },
     "train": _MODEL | {"method": Option(str, REQUIRED), "options": OPTIONS},
     "brought": _MODEL
@@ -70,12 +80,17 @@ KINDS = {
     "attack": ("attack", "method"),
     "measure": ("measurement", "method"),
 }
-UNUSED_BY_SPLIT = {"train": ("evaluation",), "evaluation": ("validation", "train_size")}
+UNUSED_BY_SPLIT = {"train": ("evaluation",), "evaluation": ("validation", "train_size", "loading")}
 
 
 def training_options(method: str) -> dict[str, Option]:
     """Options of a training: its own, then those of the training loop."""
-    return registry.options("training", method) | registry.signature(LOOP, "fit", LOOP_CONTEXT)
+    return registry.options("training", method) | common_options()
+
+
+def common_options() -> dict[str, Option]:
+    """Options of the training loop, which every training takes."""
+    return {name: option for part in COMMON for name, option in registry.signature(*part).items()}
 
 
 def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dict[str, Any]:
@@ -96,10 +111,22 @@ def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dic
         registry.check_name(kind, spec[field], where)
         known = training_options(spec[field]) if kind == "training" else registry.options(kind, spec[field])
         spec["options"] = registry.bind_options(known, spec["options"], where, spec[field])
+        if kind == "training" and spec["options"]["augmentation"] is not None:
+            spec["options"]["augmentation"] = _augmentation(spec["options"]["augmentation"], where)
     # What the split does not read stays out, so that a change of it re-runs nothing.
     for field in UNUSED_BY_SPLIT.get(spec.get("split", ""), ()):
         del spec[field]
     return spec
+
+
+def _augmentation(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    where = f"{where}.augmentation"
+    options = dict(given)
+    method = options.pop("method", None)
+    if method is None:
+        known = ", ".join(registry.names("augmentation"))
+        raise UserError(f"{where}: given {dict(given)}, expected method: one of {known}, with its options beside it")
+    return {"method": method, **registry.bind("augmentation", method, options, where)}
 
 
 def code(stage: str, spec: Mapping[str, Any]) -> str:
@@ -110,7 +137,9 @@ def code(stage: str, spec: Mapping[str, Any]) -> str:
     modules = [f"pipeline.stages.{stage}"]
     kind, field = KINDS.get(stage, ("", ""))
     if field in spec:
-        modules.append(f"pipeline.{registry.KINDS[kind][0]}.{spec[field]}")
+        modules.append(f"pipeline.{registry.KINDS[kind].package}.{spec[field]}")
+    if spec.get("options", {}).get("augmentation"):
+        modules.append(f"pipeline.{registry.KINDS['augmentation'].package}.{spec['options']['augmentation']['method']}")
     result = code_digest(ROOT.parent, modules)
     if stage == "train" and ":" in spec["model"]:
         result += code_digest(Path.cwd(), [spec["model"].partition(":")[0]])

@@ -77,7 +77,30 @@ BROUGHT = {"dataset": "digits", "model": "resnet18", "weights": "README.md", "me
             lambda c: c["architectures"]["tiny"].update(stem="tiny"),
             "cfg: architectures.tiny.stem: given 'tiny', expected one",
         ),
-        (lambda c: c["datasets"].update(mnist3={}), "cfg: datasets.mnist3: no source 'mnist3'; there are digits"),
+        (
+            lambda c: c["datasets"].update(mnist3={}),
+            "cfg: datasets.mnist3: no source 'mnist3' (did you mean 'mnist'?); there are cifar10, cifar100, digits",
+        ),
+        (
+            lambda c: c["datasets"]["digits"].update(frequency="swap"),
+            "cfg: datasets.digits.frequency: given 'swap', expected one of flip, {low_pass: b} or {high_pass: b}",
+        ),
+        (
+            lambda c: c["trainings"]["standard"].update(augmentation="prime"),
+            "cfg: trainings.standard.augmentation: given 'prime', expected a mapping",
+        ),
+        (
+            lambda c: c["trainings"]["standard"].update(augmentation={"width": 2}),
+            "cfg: trainings.standard.augmentation: given {'width': 2}, expected method: one of augmix",
+        ),
+        (
+            lambda c: c["trainings"]["standard"].update(augmentation={"method": "prim"}),
+            "cfg: trainings.standard.augmentation: no augmentation 'prim' (did you mean 'prime'?)",
+        ),
+        (
+            lambda c: c["trainings"]["standard"].update(augmentation={"method": "prime", "depth": 0}),
+            "cfg: trainings.standard.augmentation.depth: given 0, expected a whole number at least 1",
+        ),
         (lambda c: c["datasets"]["digits"].update(evaluation=0), "cfg: datasets.digits.evaluation: given 0, expected"),
         (
             lambda c: c["datasets"].update(mine={"source": "image_folder", "root": "no/where"}),
@@ -221,10 +244,14 @@ def test_example_in_the_readme_is_a_good_config(tmp_path: Path, monkeypatch: pyt
     text = (ROOT / "README.md").read_text()
     example = text.partition("```yaml\n")[2].partition("```")[0]
     monkeypatch.chdir(tmp_path)
-    for name in ("data/flowers/a", "data/cifar10", "weights"):
+    for name in ("data/flowers/a", "data/pets", "weights"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("data/cifar10/train-0.parquet", "data/cifar10/test-0.parquet", "weights/wrn.pt"):
+    for name in ("data/pets/train-0.parquet", "data/pets/test-0.parquet", "weights/wrn.pt"):
         (tmp_path / name).touch()
     plan = Plan(yaml.safe_load(example), "README")
-    assert len(plan.classifiers) == 2 * 2 * 2 * 2 + 1
+    datasets, architectures, trainings, seeds = 4, 2, 3, 2
+    assert len(plan.classifiers) == datasets * architectures * trainings * seeds + 1
     assert plan.classifiers["cifar10", "mine"]["model_options"] == {"depth": 28}
+    assert plan.prepared["flipped", "train"]["frequency"] == "flip"
+    augmentation = plan.classifiers["cifar10", "vit--robust_prime--1"]["options"]["augmentation"]
+    assert (augmentation["method"], augmentation["width"]) == ("prime", 2)

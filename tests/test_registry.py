@@ -17,10 +17,11 @@ PLUGINS = [(kind, name) for kind in registry.KINDS for name in registry.names(ki
 def test_signature_read_from_the_text_is_that_of_the_function(kind: str, name: str) -> None:
     function = registry.load(kind, name)
     parameters = inspect.signature(function).parameters
-    context = registry.KINDS[kind][1]
+    required, offered = registry.KINDS[kind].required, registry.KINDS[kind].offered
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in parameters.values())
-    assert context <= set(parameters), "a plug-in takes all that its stage passes"
-    assert list(registry.options(kind, name)) == [key for key in parameters if key not in context]
+    assert required <= set(parameters), "a plug-in takes all that its stage always passes"
+    assert set(registry.passed(kind, name, dict.fromkeys(required | offered))) == (required | offered) & set(parameters)
+    assert list(registry.options(kind, name)) == [key for key in parameters if key not in required | offered]
     for key, option in registry.options(kind, name).items():
         default = parameters[key].default
         assert option.default == (registry.REQUIRED if default is inspect.Parameter.empty else default)
@@ -32,12 +33,6 @@ def test_defaults_pass_their_own_check(kind: str, name: str) -> None:
     for key, option in registry.options(kind, name).items():
         if option.default is not registry.REQUIRED and option.default is not None:
             assert registry.convert(option.default, option.type, key) == option.default
-
-
-def test_readme_names_every_method() -> None:
-    text = (registry.ROOT.parent / "README.md").read_text()
-    section = text.partition("## Methods")[2].partition("\n## ")[0]
-    assert not [name for _, name in PLUGINS if f"`{name}`" not in section]
 
 
 @pytest.mark.parametrize("name", registry.names("measurement"))
@@ -55,8 +50,12 @@ def test_attack_states_its_norm(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.names("training"))
 def test_options_of_training_and_loop_do_not_collide(name: str) -> None:
-    own, loop = registry.options("training", name), registry.signature(specs.LOOP, "fit", specs.LOOP_CONTEXT)
-    assert not set(own) & set(loop)
+    assert not set(registry.options("training", name)) & set(specs.common_options())
+
+
+def test_parts_of_the_training_loop_have_options_of_their_own() -> None:
+    parts = [registry.signature(*part) for part in specs.COMMON]
+    assert sum(map(len, parts)) == len(specs.common_options())
 
 
 def test_unknown_option_names_the_nearest_and_lists_all() -> None:
@@ -125,6 +124,15 @@ def test_complete_spec_passes_unchanged(stage: str) -> None:
     name = registry.names(kind)[0]
     once = specs.complete(stage, {"method": name})
     assert specs.complete(stage, once) == once
+
+
+@pytest.mark.parametrize("name", registry.names("augmentation"))
+def test_augmentation_of_a_training_is_completed_with_its_defaults(name: str) -> None:
+    given = {"method": "standard", "model": "resnet18", "options": {"augmentation": {"method": name}}}
+    once = specs.complete("train", given)
+    defaults = {key: option.default for key, option in registry.options("augmentation", name).items()}
+    assert once["options"]["augmentation"] == {"method": name, **defaults}
+    assert specs.complete("train", once) == once
 
 
 def test_split_keeps_only_what_it_reads() -> None:

@@ -1,7 +1,8 @@
-"""Check a config before any job starts: its form against the schema, and its models' names against timm's source."""
+"""Check a config before any job starts: its form against the schema, and its models' names against the source texts."""
 
 from __future__ import annotations
 
+import ast
 import functools
 import importlib.util
 import re
@@ -61,9 +62,18 @@ def timm_models() -> frozenset[str]:
     return frozenset(re.findall(r"^@register_model\s*\ndef (\w+)", text, flags=re.MULTILINE))
 
 
+@functools.cache
+def own_models() -> frozenset[str]:
+    """Names of the package's own networks, read from the source text: importing them would import torch."""
+    body = ast.parse((registry.ROOT / "models" / "nets.py").read_text(encoding="utf-8")).body
+    return frozenset(node.name for node in body if isinstance(node, ast.FunctionDef))
+
+
 def check_model(model: str, where: str) -> None:
-    """Raise UserError unless `model` is a timm architecture or written as a factory, `module:function`."""
+    """Raise UserError unless `model` is the package's own, timm's, or written as a factory, `module:function`."""
+    if ":" in model or model in own_models():
+        return
     base = model.partition(".")[0]
-    if ":" not in model and base not in timm_models():
-        hint = registry.nearest(base, timm_models())
+    if base not in timm_models():
+        hint = registry.nearest(base, timm_models() | own_models())
         raise UserError(f"{where}: timm has no model '{model}'{hint}; a factory of your own is written module:function")

@@ -23,7 +23,7 @@ PATHS = {
     "measure": "measurements/{dataset}/{classifier}/{measurement}.parquet",
     "collect": "tables/{kind}.parquet",
 }
-DATASET_FIELDS = ("seed", "test_share", "validation", "train_size", "evaluation")
+DATASET_FIELDS = ("frequency", "seed", "test_share", "validation", "train_size", "evaluation", "loading")
 
 
 class Plan:
@@ -226,6 +226,15 @@ class Plan:
         patterns = self._source_paths(self.job("prepare", wildcards))
         return [file for pattern in patterns for file in sorted(glob.glob(pattern, recursive=True))]
 
+    def processes(self, wildcards: Mapping[str, str]) -> int:
+        """Processes, each with a GPU of its own, that a training asks for."""
+        return int(self.job("train", wildcards).get("options", {}).get("processes", 1))
+
+    def launcher(self, wildcards: Mapping[str, str]) -> str:
+        """The launcher of torch, for a training that asks for several processes."""
+        count = self.processes(wildcards)
+        return f"-m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else ""
+
     def weights(self, wildcards: Mapping[str, str]) -> list[str]:
         """The weights file that a brought classifier reads."""
         job = self.job("train", wildcards)
@@ -243,8 +252,8 @@ class Plan:
     def digest(self) -> str:
         """Digest of the whole config and of all code: what must not change while a run is under way."""
         modules = [f"pipeline.stages.{stage}" for stage in (*PATHS, "report")]
-        for kind, (package, _) in registry.KINDS.items():
-            modules += [f"pipeline.{package}.{plugin}" for plugin in registry.names(kind)]
+        for name, kind in registry.KINDS.items():
+            modules += [f"pipeline.{kind.package}.{plugin}" for plugin in registry.names(name)]
         return lineage(self.config, [code_digest(ROOT, modules)])
 
     def targets(self, stage: str) -> list[str]:

@@ -3,7 +3,8 @@ rule train:
         PLAN.weights,
         data=PLAN.input("train", "prepare"),
     output:
-        PLAN.pattern_path("train"),
+        classifier=PLAN.pattern_path("train"),
+        history=PLAN.pattern_path("train").replace(".safetensors", ".history.parquet"),
     log:
         f"{RESULTS}/logs/train/{{dataset}}/{{classifier}}.log",
     benchmark:
@@ -11,15 +12,16 @@ rule train:
     priority: 1  # the longest jobs first, so that none is left alone at the end
     threads: 1
     resources:
-        gpu=GPUS,
+        gpu=lambda wildcards: GPUS * PLAN.processes(wildcards),
         mem_mb=8000,
         runtime=720,
     params:
         spec=lambda wildcards: PLAN.spec("train", wildcards),
         code=lambda wildcards: PLAN.code("train", wildcards),
         origin=lambda wildcards: PLAN.origin("train", wildcards),
+        launcher=lambda wildcards: PLAN.launcher(wildcards),
     message:
         "train {wildcards.classifier} on {wildcards.dataset}"
     shell:
-        "{PYTHON:q} -m pipeline train --spec {params.spec:q} --code {params.code} --data {input.data:q}"
-        " --device {DEVICE} --out {output:q} > {log:q} 2>&1"
+        "{PYTHON:q} {params.launcher} -m pipeline train --spec {params.spec:q} --code {params.code} --data {input.data:q}"
+        " --device {DEVICE} --workers {threads} --history {output.history:q} --out {output.classifier:q} > {log:q} 2>&1"
