@@ -32,6 +32,7 @@ except UserError as error:
 
 PYTHON = sys.executable
 DEVICE = PLAN.config["device"]
+CHECKPOINT_MINUTES = PLAN.config["checkpoint_minutes"]
 GPUS = int(DEVICE != "cpu")
 RESULTS = str(PLAN.results)
 STARTED = time.monotonic()

@@ -90,6 +90,8 @@ def test_everything_appears(finished: Checkout) -> None:
         assert (results / name).stat().st_size > 100
     tables = {path.stem for path in (results / "tables").iterdir()}
     assert tables == {"accuracy", "perturbation", "dct_margin", "gallery"}
+    epochs = pd.read_parquet(results / "models/digits/tiny--robust--0.history.parquet")
+    assert {"loss", "robust_accuracy", "learning_rate"} <= set(epochs["metric"])
     accuracy = pd.read_parquet(results / "tables/accuracy.parquet")
     assert len(accuracy) == 2 * 24 * (1 + 2 * 5)
     hidden = {path.name for path in results.rglob(".*")}
@@ -210,6 +212,18 @@ def test_a_job_killed_in_a_re_run_is_not_forgotten(edited: Checkout, what: str) 
         (edited.folder / "records").rename(records)
 
 
+def test_processes_of_a_training_are_started_by_the_launcher(edited: Checkout) -> None:
+    config = tiny_config()
+    config["trainings"]["standard"]["processes"] = 2
+    config["device"] = "cuda"
+    edited.write(config)
+    result = edited.run("--dry-run", "--printshellcmds")
+    commands = [line for line in result.stdout.splitlines() if " -m pipeline train " in line]
+    assert [" -m torch.distributed.run --standalone --nproc-per-node 2 -m pipeline" in line for line in commands] == [
+        True
+    ]
+
+
 def test_a_wrong_config_stops_before_any_job(edited: Checkout) -> None:
     config = tiny_config()
     config["attacks"]["df"]["step"] = 3
@@ -237,10 +251,11 @@ def test_collect_refuses_what_another_config_made(edited: Checkout) -> None:
     assert "made with another config than the present one" in log
 
 
-def test_training_killed_half_way_leaves_nothing_and_the_next_run_completes(tmp_path: Path) -> None:
+def test_training_killed_half_way_leaves_no_output_and_the_next_run_goes_on_with_it(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     config = tiny_config()
     config["trainings"] = {"standard": {"epochs": 40, "batch_size": 16, "learning_rate": 0.05}}
+    config["checkpoint_minutes"] = 0
     checkout.write(config)
     model = checkout.folder / "results/models/digits/tiny--standard--0.safetensors"
     log = checkout.folder / "results/logs/train/digits/tiny--standard--0.log"
@@ -273,4 +288,6 @@ def test_training_killed_half_way_leaves_nothing_and_the_next_run_completes(tmp_
     assert (checkout.folder / "results/data/digits/train.safetensors").is_file(), "finished work is kept"
     result = checkout.run(target)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"going on in epoch ([3-9]|\d\d)/40", log.read_text()), "not from the beginning"
     assert len(store.read_metadata(model)["history"]) == 40
+    assert not list((checkout.folder / "results").rglob("*.checkpoint"))

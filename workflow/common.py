@@ -23,6 +23,7 @@ PATHS = {
     "measure": "measurements/{dataset}/{classifier}/{measurement}.parquet",
     "collect": "tables/{kind}.parquet",
 }
+RUNTIME = ("device", "results", "checkpoint_minutes")  # fields that change no result
 DATASET_FIELDS = ("frequency", "seed", "test_share", "validation", "train_size", "evaluation", "loading")
 
 
@@ -173,8 +174,8 @@ class Plan:
         return specs.code(stage, self.job(stage, wildcards))
 
     def shown(self) -> str:
-        """The config as the report shows it; where it ran and where it put its files is no part of it."""
-        return canonical({key: value for key, value in self.config.items() if key not in ("device", "results")})
+        """The config as the report shows it; where and how it ran is no part of it."""
+        return canonical({key: value for key, value in self.config.items() if key not in RUNTIME})
 
     def path(self, stage: str, **wildcards: str) -> str:
         """The file that a job writes."""
@@ -229,11 +230,6 @@ class Plan:
     def processes(self, wildcards: Mapping[str, str]) -> int:
         """Processes, each with a GPU of its own, that a training asks for."""
         return int(self.job("train", wildcards).get("options", {}).get("processes", 1))
-
-    def launcher(self, wildcards: Mapping[str, str]) -> str:
-        """The launcher of torch, for a training that asks for several processes."""
-        count = self.processes(wildcards)
-        return f"-m torch.distributed.run --standalone --nproc-per-node {count}" if count > 1 else ""
 
     def weights(self, wildcards: Mapping[str, str]) -> list[str]:
         """The weights file that a brought classifier reads."""

@@ -1,3 +1,7 @@
+# torch's launcher, for a training whose batches several processes share
+LAUNCHER = "-m torch.distributed.run --standalone --nproc-per-node"
+
+
 rule train:
     input:
         PLAN.weights,
@@ -19,9 +23,13 @@ rule train:
         spec=lambda wildcards: PLAN.spec("train", wildcards),
         code=lambda wildcards: PLAN.code("train", wildcards),
         origin=lambda wildcards: PLAN.origin("train", wildcards),
-        launcher=lambda wildcards: PLAN.launcher(wildcards),
+        launcher=lambda wildcards: (
+            f"{LAUNCHER} {PLAN.processes(wildcards)}"
+            if PLAN.processes(wildcards) > 1
+            else ""
+        ),
     message:
         "train {wildcards.classifier} on {wildcards.dataset}"
     shell:
         "{PYTHON:q} {params.launcher} -m pipeline train --spec {params.spec:q} --code {params.code} --data {input.data:q}"
-        " --device {DEVICE} --workers {threads} --history {output.history:q} --out {output.classifier:q} > {log:q} 2>&1"
+        " --device {DEVICE} --workers {threads} --checkpoint-minutes {CHECKPOINT_MINUTES} --history {output.history:q} --out {output.classifier:q} > {log:q} 2>&1"
