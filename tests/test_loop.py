@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import random
+import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pipeline import registry
 from pipeline.contracts import UserError
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.feeds import ALONE, Files, Part, Split, augment, batches
 from pipeline.training.loop import Setting, fit
 from pipeline.training.optimisers import make_optimizer
+from pipeline.training.progress import listening, stop_asked
 from pipeline.training.standard import standard
 from pipeline.training.step import Method, Step
+from tests.processes import method as by_name
 
 Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
@@ -289,6 +294,16 @@ def test_augmentation_shifts_and_flips_each_image_on_its_own() -> None:
     assert {tuple(crop.flatten().tolist()) for crop in cropped} == windows
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_gets_one_line(workers: int) -> None:
+    def decode(row: int) -> Any:
+        raise UserError(f"photo{row}.jpg: not a readable image")
+
+    with pytest.raises(UserError) as error:
+        list(feed(as_files()._replace(decode=decode), workers=workers))
+    assert re.fullmatch(r"photo\d+\.jpg: not a readable image", str(error.value))
+
+
 # Resume
 
 
@@ -372,6 +387,21 @@ def interrupted_only(folder: Path, stop: int) -> None:
     run(net, how, Setting(checkpoints=Checkpoints(folder / "out.safetensors", "x"), interval=0))
 
 
+def test_a_full_disk_ends_no_training(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    class Unwritable:
+        def __reduce__(self) -> Any:
+            raise OSError(28, "No space left on device")
+
+    checkpoints = Checkpoints(tmp_path / "net.safetensors", "a")
+    checkpoints.save(0, 1, {"value": torch.ones(1)})
+    checkpoints.save(0, 2, {"value": Unwritable()})
+    assert "no checkpoint written ([Errno 28] No space left on device)" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".net.a.000000-00000001.checkpoint"]
+    loaded = checkpoints.load()
+    assert loaded is not None
+    assert float(loaded["value"]) == 1
+
+
 def test_a_flipped_bit_is_noticed_and_other_recipes_are_not_read(tmp_path: Path) -> None:
     own, other = (Checkpoints(tmp_path / "net.safetensors", name) for name in ("a", "b"))
     own.save(0, 1, {"value": torch.arange(1000.0)})
@@ -407,3 +437,31 @@ def test_compiled_network_trains_like_the_plain_one() -> None:
         losses.append((loss.item(), net[1].weight.grad.clone()))
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
     torch.testing.assert_close(losses[0][1], losses[1][1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_signal_asks_for_a_stop_and_afterwards_means_what_it_meant() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with listening():
+        assert not stop_asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_asked()
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "the second one ends at once"
+    assert not stop_asked()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("name", registry.names("training"))
+def test_every_training_runs_in_bfloat16_and_channels_last(name: str) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    net = nn.Sequential(convolution, nn.Flatten(), nn.Linear(512, 4))
+    images = torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(16) % 4
+    losses = []
+    for settings in ({}, {"precision": torch.bfloat16, "channels_last": True}):
+        loss, _ = Step(net, by_name(name), **settings)(images, labels, torch.Generator().manual_seed(2), 0.5)
+        net.zero_grad()
+        loss.backward()
+        assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)

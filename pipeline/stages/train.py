@@ -21,7 +21,7 @@ from pipeline.stages.training_data import read_training
 from pipeline.training.checkpoints import Checkpoints
 from pipeline.training.distributed import joined
 from pipeline.training.loop import Setting, fit
-from pipeline.training.progress import listen
+from pipeline.training.progress import listening
 from pipeline.training.step import Method, make_step
 
 HISTORY = {
@@ -90,7 +90,8 @@ def train(
             load_weights(classifier.net, state, f"classifiers.{spec['classifier']}: {spec['weights']}")
         else:
             setting = Setting(chosen, part, workers, checkpoints, 60 * checkpoint_minutes)
-            rows = _train(classifier.to(chosen), data, tensors, origin, spec, setting)
+            with listening():
+                rows = _train(classifier.to(chosen), data, tensors, origin, spec, setting)
         if part.rank:
             return
         weights = {name: value.detach().cpu().numpy() for name, value in classifier.state_dict().items()}
@@ -108,7 +109,6 @@ def _train(
     spec: Mapping[str, Any],
     setting: Setting,
 ) -> list[dict[str, float]]:
-    listen()
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     options = spec["options"]

@@ -30,16 +30,21 @@ class Checkpoints:
         self._own = f"{self._stem}{identity}."
 
     def save(self, epoch: int, batch: int, state: dict[str, Any]) -> None:
-        """Write the state before a batch, whole or not at all, and drop older generations."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Write the state before a batch, whole or not at all, and drop older generations.
+
+        Where that fails (a full disk) the training says so and goes on: it may yet end without it.
+        """
         path = self._folder / f"{self._own}{epoch:06d}-{batch:08d}.checkpoint"
         temporary = path.with_suffix(f".{os.getpid()}")
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())  # a rename must not reach the disk before the bytes do
             temporary.replace(path)
+        except (OSError, RuntimeError) as error:  # torch's writer raises the latter
+            print(f"{path}: no checkpoint written ({str(error).partition(chr(10))[0]})", file=sys.stderr, flush=True)
         finally:
             temporary.unlink(missing_ok=True)
         for old in self._found()[:-KEPT]:

@@ -86,7 +86,7 @@ def batches(
         Images (k, c, h, w) float32 (uint8 pixels become [0, 1]), labels (k,), and the size of the whole batch.
 
     Raises:
-        UserError: a random crop is asked of images that are held decoded.
+        UserError: a random crop is asked of images that are held decoded, or a file is no readable image.
     """
     order = torch.randperm(len(data.labels), generator=seeded(seed, "order", epoch))
     rows = split_order(order, batch_size, part.world)[start:]
@@ -190,4 +190,7 @@ def _load(
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
-    yield from zip(loader, rows, strict=True)
+    try:
+        yield from zip(loader, rows, strict=True)
+    except UserError as error:  # a worker's comes with its traceback
+        raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import FrameType
 
 import torch
@@ -18,16 +20,26 @@ INTERVAL = 30.0  # seconds between two lines within an epoch
 _asked: list[int] = []  # signals that came
 
 
-def listen() -> None:
-    """From now on the first SIGTERM or SIGINT asks for a stop after the batch; the second one ends at once."""
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Within, the first SIGTERM or SIGINT asks for a stop after the batch; the second one ends at once.
+
+    Without effect outside of the main thread, which alone may handle signals.
+    """
 
     def note(number: int, frame: FrameType | None) -> None:
         _asked.append(number)
         signal.signal(number, signal.SIG_DFL)
         print("asked to stop: saving the state", file=sys.stderr, flush=True)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)} if main else {}
+    try:
+        yield
+    finally:
+        _asked.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop_asked() -> bool:
