@@ -104,3 +104,12 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path, suffix: str) -> Non
             store.read_metadata(path)
         else:
             store.read_tensors(path)
+
+
+def test_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.touch()
+    store.write_tensors(tmp_path / "tensors.safetensors", {"a": np.zeros(1)}, {})
+    store.write_table(tmp_path / "table.parquet", {"a": [1]}, {"a": Column("int64", "")}, {})
+    for name in ("tensors.safetensors", "table.parquet"):
+        assert (tmp_path / name).stat().st_mode == plain.stat().st_mode
