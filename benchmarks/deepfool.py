@@ -1,45 +1,59 @@
-"""DeepFool side by side with foolbox: same classifier, samples and settings, one thread; prints one Markdown table.
+"""DeepFool and SuperDeepFool side by side with foolbox and torchattacks: same classifier, samples and settings.
 
-Run from the repository root, with the extra `bench` installed: `python -m benchmarks.deepfool`.
+The classifiers are for images of 32 x 32 pixels: a ResNet-20 of widths 16-64, and a ResNet-18. Methods take turns, so
+that what else the machine does falls on all alike; one thread; prints one Markdown table. Torchattacks looks at all ten
+classes, the others at the nine that are not the label's or, in mode `official`, at ten with it: the same ones.
+Run from the repository root, with the extra `bench` installed: `python -m benchmarks.deepfool [--net resnet18]`.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
+import statistics
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import foolbox
 import timm
 import torch
-from sklearn.datasets import load_digits
+import torchattacks
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.sparsefool import coloured_digits, resnet20
 from pipeline.attacks.deepfool import deepfool
+from pipeline.attacks.superdeepfool import superdeepfool
+from pipeline.models.classifier import build
 from pipeline.numerics.norms import l2
 from pipeline.numerics.passes import CountedModel
 
-STEPS, OVERSHOOT, CANDIDATES = 50, 0.02, 10
+STEPS, OVERSHOOT, CANDIDATES, WARM = 50, 0.02, 10, 4
+NETS: dict[str, Callable[[], nn.Module]] = {
+    "resnet20": resnet20,
+    "resnet18": lambda: build(
+        {
+            "model": "resnet18",
+            "model_options": {},
+            "stem": "small",
+            "classes": 10,
+            "channels": 3,
+            "mean": [0.5] * 3,
+            "std": [0.25] * 3,
+        }
+    ),
+}
+Attack = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-def digits(extent: int) -> tuple[Tensor, Tensor]:
-    """The 1,797 digits of scikit-learn, enlarged to extent x extent pixels, in random order."""
-    images, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    pixels = torch.from_numpy(images).float().view(-1, 1, 8, 8) / 16
-    enlarged = functional.interpolate(pixels, size=(extent, extent), mode="bilinear", antialias=True)
-    return enlarged[order].clamp(0, 1), torch.from_numpy(labels).long()[order]
-
-
-def classifier(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
-    """A narrow ResNet-18 with a stem for small images, trained for a few epochs, then frozen."""
+def trained(net: str, images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
+    """A classifier trained for a few epochs, then frozen."""
     torch.manual_seed(0)
-    model: nn.Module = timm.create_model("resnet18", num_classes=10, in_chans=1, channels=(16, 32, 64, 128))
-    model.conv1, model.maxpool = nn.Conv2d(1, 64, 3, padding=1, bias=False), nn.Identity()
+    model = NETS[net]()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
     for _ in range(epochs):
         for rows in torch.randperm(len(labels)).split(64):
@@ -49,21 +63,13 @@ def classifier(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def ours(model: nn.Module, images: Tensor, labels: Tensor, bisections: int) -> Tensor:
-    """This repository's DeepFool."""
-    return deepfool(
-        model=model,
-        images=images,
-        labels=labels,
-        seeds=torch.zeros_like(labels),
-        steps=STEPS,
-        overshoot=OVERSHOOT,
-        candidates=CANDIDATES,
-        bisections=bisections,
-    )
+def ours(attack: Callable[..., Tensor], model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """An attack of this repository with the settings that all share."""
+    common = {"overshoot": OVERSHOOT, "candidates": CANDIDATES, "seeds": torch.zeros_like(labels)}
+    return attack(model=model, images=images, labels=labels, **common, **options)
 
 
-def peer(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def by_foolbox(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Foolbox's L2DeepFoolAttack."""
     attack = foolbox.attacks.L2DeepFoolAttack(steps=STEPS, candidates=CANDIDATES, overshoot=OVERSHOOT)
     wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
@@ -71,55 +77,73 @@ def peer(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return found
 
 
+def by_torchattacks(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Torchattacks' DeepFool."""
+    attack = torchattacks.DeepFool(model, steps=STEPS, overshoot=OVERSHOOT)
+    attack.set_device(images.device)
+    found: Tensor = attack(images, labels)
+    return found
+
+
+METHODS: dict[str, Attack] = {
+    f"foolbox {foolbox.__version__}": by_foolbox,
+    f"torchattacks {torchattacks.__version__}": by_torchattacks,
+    "`deepfool`": functools.partial(ours, deepfool, steps=STEPS),
+    "`deepfool`, `bisections: 0`": functools.partial(ours, deepfool, steps=STEPS, bisections=0),
+    "`deepfool`, `mode: official`": functools.partial(ours, deepfool, steps=STEPS, mode="official"),
+    "`superdeepfool`": functools.partial(ours, superdeepfool),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=128, help="attacked images")
-    parser.add_argument("--extent", type=int, default=16, help="pixels of a side")
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the fastest counts")
+    parser.add_argument("--net", choices=sorted(NETS), default="resnet20")
+    parser.add_argument("--samples", type=int, default=128, help="attacked images, one batch")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each method, of which the median counts")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
 
-    images, labels = digits(arguments.extent)
-    model = classifier(images[:1200], labels[:1200], arguments.epochs)
+    images, labels = coloured_digits()
+    model = trained(arguments.net, images[:1200], labels[:1200], arguments.epochs)
     images, labels = images[1200:], labels[1200:]
-    right = model(images).argmax(dim=1) == labels
+    with torch.no_grad():
+        right = model(images).argmax(dim=1) == labels
     accuracy = right.double().mean().item()
     images, labels = images[right][: arguments.samples], labels[right][: arguments.samples]
 
-    methods: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
-        f"foolbox {foolbox.__version__}": peer,
-        "this repository, bisections: 0": lambda *context: ours(*context, 0),
-        "this repository, bisections: 10": lambda *context: ours(*context, 10),
-    }
-    print("| DeepFool | images/s | success | median l2 | l2 to foolbox's, median ratio | passes per image, f + b |")
-    print("|---|---|---|---|---|---|")
-    reference = None
-    for name, method in methods.items():
-        method(model, images[:8], labels[:8])  # warm up
-        seconds = []
-        for _ in range(arguments.repeats):
+    for method in METHODS.values():
+        method(model, images[:WARM], labels[:WARM])
+    seconds: dict[str, list[float]] = {name: [] for name in METHODS}
+    found = {}
+    for _ in range(arguments.rounds):
+        for name, method in METHODS.items():
             start = time.perf_counter()
-            found = method(model, images, labels)
-            seconds.append(time.perf_counter() - start)
+            found[name] = method(model, images, labels)
+            seconds[name].append(time.perf_counter() - start)
+
+    rates = {name: len(labels) / statistics.median(times) for name, times in seconds.items()}
+    foolbox_rate, torchattacks_rate, *_ = rates.values()
+    print("| DeepFool | images/s | x foolbox | x torchattacks | fooled | in the box | median l2 | passes, f + b |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name, method in METHODS.items():
         counted = CountedModel(model)
         method(counted, images, labels)
-        inside = ((found >= 0) & (found <= 1)).flatten(1).all(dim=1)
-        success = (model(found).argmax(dim=1) != labels) & inside
-        size = torch.where(success, l2(found.double() - images.double()), torch.inf)
-        reference = size if reference is None else reference
-        both = size.isfinite() & reference.isfinite()
+        with torch.no_grad():
+            fooled = model(found[name]).argmax(dim=1) != labels
+        inside = ((found[name] >= 0) & (found[name] <= 1)).flatten(1).all(dim=1)
+        size = torch.where(fooled, l2(found[name].double() - images.double()), torch.inf)
         print(
-            f"| {name} | {len(labels) / min(seconds):.1f} | {success.double().mean().item():.1%} "
-            f"| {size.median().item():.4f} | {(size / reference)[both].median().item():.4f} "
+            f"| {name} | {rates[name]:.1f} | {rates[name] / foolbox_rate:.1f} | {rates[name] / torchattacks_rate:.1f} "
+            f"| {fooled.double().mean().item():.1%} | {inside.double().mean().item():.1%} | {size.median().item():.4f} "
             f"| {counted.forward_passes / len(labels):.1f} + {counted.backward_passes / len(labels):.1f} |"
         )
     print(
-        f"\n{len(labels)} correctly classified digits of {arguments.extent} x {arguments.extent} pixels in one batch, "
-        f"ResNet-18 of widths 16-128 ({accuracy:.1%} test accuracy), {STEPS} steps, {CANDIDATES} candidates, overshoot "
-        f"{OVERSHOOT}; fastest of {arguments.repeats} runs, one thread of {processor()}; "
-        f"torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}."
+        f"\n{len(labels)} correctly classified coloured digits of 32 x 32 pixels in one batch, {arguments.net} "
+        f"({accuracy:.1%} test accuracy), overshoot {OVERSHOOT}, {STEPS} steps; medians of {arguments.rounds} rounds "
+        f"in alternation, one thread of {processor()}; torch {torch.__version__}, timm {timm.__version__}, Python "
+        f"{platform.python_version()}."
     )
 
 

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from pipeline.attacks.deepfool import deepfool
 from pipeline.attacks.pgd import pgd
+from pipeline.attacks.superdeepfool import superdeepfool
 from pipeline.models.classifier import build
 from pipeline.training.loop import Split, fit
 from pipeline.training.standard import standard
+from pipeline.training.step import Method, Step
 
 pytestmark = pytest.mark.slow
 RECIPE = {"model": "resnet18", "model_options": {"channels": [16, 16, 32, 32]}, "stem": "small", "classes": 10}
@@ -25,13 +27,9 @@ def trained() -> tuple[nn.Module, Tensor, Tensor]:
     pixels = torch.from_numpy(bunch.images * 15.9).to(torch.uint8)[:, None]
     data = Split(pixels[:1200], torch.from_numpy(bunch.target[:1200]))
     net = build({**RECIPE, "channels": 1, "mean": [0.3], "std": [0.38]})
-    generator = torch.Generator().manual_seed(0)
-
-    def step(images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return standard(classifier=net, images=images, labels=labels, generator=generator)
-
+    step = Step(net, Method(standard, False, False, 1, {}))
     validation = Split(pixels[1200:], torch.from_numpy(bunch.target[1200:]))
-    fit(classifier=net, step=step, train=data, validation=validation, generator=generator, epochs=4, batch_size=64)
+    fit(step=step, train=data, validation=validation, seed=0, epochs=4, batch_size=64)
     net.eval().requires_grad_(False)
     images, labels = validation.images.float() / 255, validation.labels
     kept = (net(images).argmax(1) == labels).nonzero()[:100, 0]
@@ -50,6 +48,28 @@ def test_deepfool_is_no_longer_than_foolbox_and_finds_all(trained: tuple[nn.Modu
     assert float(success[0].float().mean()) >= float(success[1].float().mean())
     both = success[0] & success[1]
     assert float(norms[0][both].median()) <= 1.005 * float(norms[1][both].median())
+
+
+def test_deepfool_in_linf_is_no_longer_than_foolbox(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    foolbox = pytest.importorskip("foolbox", reason="needs the extra `bench`: make slow")
+    net, images, labels = trained
+    ours = deepfool(model=net, images=images, labels=labels, seeds=torch.arange(100), norm="linf")
+    peer = foolbox.attacks.LinfDeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss="logits")
+    _, (theirs,), _ = peer(foolbox.PyTorchModel(net, bounds=(0, 1)), images, labels, epsilons=[None])
+    assert (net(ours).argmax(1) != labels).all()
+    norms = [(found - images).flatten(1).abs().amax(dim=1) for found in (ours, theirs)]
+    assert float(norms[0].median()) <= 1.005 * float(norms[1].median())
+
+
+def test_deepfool_and_superdeepfool_are_no_longer_than_torchattacks(trained: tuple[nn.Module, Tensor, Tensor]) -> None:
+    torchattacks = pytest.importorskip("torchattacks", reason="needs the extra `bench`: make slow")
+    net, images, labels = trained
+    given = {"model": net, "images": images, "labels": labels, "seeds": torch.arange(100)}
+    theirs = torchattacks.DeepFool(net, steps=50, overshoot=0.02)(images, labels)
+    found = [theirs, deepfool(**given), superdeepfool(**given)]
+    lengths = [float((image - images).flatten(1).norm(dim=1).median()) for image in found]
+    assert all((net(image).argmax(1) != labels).all() for image in found[1:])
+    assert lengths[1] <= 1.005 * lengths[0] and lengths[2] < lengths[1]
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.05), ("l2", 0.3)])

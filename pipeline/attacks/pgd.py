@@ -1,4 +1,4 @@
-"""PGD: projected gradient ascent on the cross-entropy inside an lp ball."""
+"""PGD: projected gradient ascent on the cross-entropy, or another loss, inside an lp ball."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from pipeline.attacks._losses import LOSSES, loss_gradient
 from pipeline.attacks.ascent import move, restrict
 from pipeline.contracts import Count, NonNegative, Positive, UserError
 from pipeline.numerics import randomness
 from pipeline.numerics.boundary import crossed
 from pipeline.numerics.box import UNIT, Box
-from pipeline.numerics.gradients import loss_gradient
 from pipeline.numerics.norms import uniform_in_ball
 
 
@@ -30,6 +29,7 @@ def pgd(
     steps: Count = 20,
     restarts: Count = 1,
     random_start: bool = True,
+    loss: Literal["ce", "dlr", "margin"] = "ce",
 ) -> Tensor:
     """Projected gradient descent (Madry et al., ICLR 2018) with random restarts, batched.
 
@@ -48,15 +48,18 @@ def pgd(
         steps: steps of each restart.
         restarts: number of starts.
         random_start: start from a uniform draw of the ball, brought into the box; else from the clean image.
+        loss: what to raise: `ce`, the cross-entropy; `dlr`, the difference of logits ratio (Croce and Hein, ICML 2020);
+            `margin`, the largest other logit less the label's (Carlini and Wagner, S&P 2017).
 
     Returns:
         (n, c, h, w) perturbed images inside ball and box: misclassified, or else the iterate with the highest loss.
 
     Raises:
-        UserError: several restarts without a random start, which would all be the same.
+        UserError: several restarts without a random start, which would all be the same; `dlr` with two classes.
     """
     if restarts > 1 and not random_start:
         raise UserError("restarts: more than one start needs random_start: true")
+    objective = LOSSES[loss]
     length = 2.5 * epsilon / steps if step_size is None else step_size
     results = images.clone()
     highest = images.new_full((len(images),), -torch.inf)
@@ -75,11 +78,11 @@ def pgd(
                 return results
             source = labels[active]
             if step < steps:
-                logits, losses, gradient = loss_gradient(model, points, source)
+                logits, losses, gradient = loss_gradient(model, points, source, objective)
             else:  # the last iterate needs a verdict and no gradient
                 with torch.no_grad():
                     logits = model(points)
-                    losses = functional.cross_entropy(logits, source, reduction="none")
+                    losses = objective(logits, source)
             done = crossed(logits, source)
             better = done | (losses > highest[active])
             results[active[better]] = points[better]

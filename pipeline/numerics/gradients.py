@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 
 def class_gradients(
-    model: nn.Module, images: Tensor, classes: Tensor, source: Tensor | None = None
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor | Callable[[Tensor], Tensor],
+    source: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Logits, and the gradients of chosen logits: one forward pass and one backward pass per chosen class.
 
@@ -19,7 +24,7 @@ def class_gradients(
     Args:
         model: images to logits.
         images: (n, c, h, w).
-        classes: (n, k) int64, the classes asked for, sample by sample.
+        classes: (n, k) int64, the classes asked for, sample by sample; or a function that gives them for the logits.
         source: (n,) int64; if given, gradients of logit[class] - logit[source] instead, at no further pass.
 
     Returns:
@@ -28,7 +33,7 @@ def class_gradients(
     with torch.enable_grad():
         points = images.detach().requires_grad_(True)
         logits = model(points)
-        chosen = logits.gather(1, classes)
+        chosen = logits.gather(1, classes(logits.detach()) if callable(classes) else classes)
         if source is not None:
             chosen = chosen - logits.gather(1, source[:, None])
         sums = chosen.sum(dim=0)  # (k,): samples do not interact, so the sum's gradient holds every sample's own

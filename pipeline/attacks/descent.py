@@ -1,0 +1,202 @@
+"""DeepFool's steps, shared by the attacks that are made of them; walks on pixels behind the flip; bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.numerics.boundary import bisect, crossed, distances, gaps, rivals, steepness
+from pipeline.numerics.box import Box
+from pipeline.numerics.frequency import flip
+from pipeline.numerics.gradients import class_gradients
+from pipeline.numerics.norms import l2, per_sample
+
+CLIPPED = 0.5  # a step is stuck if the box leaves less than this share of it
+GROWTH = 2.0  # by which a rival's gradient may outgrow the longest seen on the way before it is looked at again
+
+
+def along(gradient: Tensor, slope: Tensor, distance: Tensor, norm: str) -> Tensor:
+    """Steps (m, c, h, w) of those lengths (m,) that gain the most along gradients of those dual norms (m,)."""
+    if norm == "linf":
+        return gradient.sign() * per_sample(distance, gradient)
+    return gradient * per_sample(distance / slope, gradient)
+
+
+class Descent:
+    """Steps of DeepFool for a batch of samples, with what they teach about each sample's rivals.
+
+    A rival's distance is |gap| / |gradient|. Gaps cost nothing, a gradient costs a backward pass. After the first step
+    the rival that is nearest by the longest gradient seen on the sample's way is looked at first, then those whose
+    distance could be smaller if their gradient had grown by the factor `GROWTH`. That is a measured rule, no
+    bound.
+
+    Attributes:
+        active: (m,) int64, the samples that are in their class.
+        classes: (n, k) int64, the rivals.
+        slopes: (n, k) dual norm of the longest gradient of each rival so far; inf where there is none to go by.
+    """
+
+    def __init__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, candidates: int, box: Box, norm: str = "l2"
+    ) -> None:
+        """Choose the rivals, by one forward pass.
+
+        Args:
+            model: images to logits.
+            images: (n, c, h, w) clean images.
+            labels: (n,) int64 source classes.
+            candidates: rivals, those with the largest logits; all other classes if there are fewer.
+            box: of valid images; a flipped one is kept by its nearest point alone.
+            norm: `l2` or `linf`.
+        """
+        self.model, self.labels, self.box, self.norm = model, labels, box, norm
+        with torch.no_grad():
+            logits = model(images)
+        self.active = (~crossed(logits, labels)).nonzero().squeeze(1)
+        self.classes = rivals(logits, labels, candidates)
+        self.slopes = torch.full(self.classes.shape, torch.inf, dtype=images.dtype, device=images.device)
+
+    def walk(self, rows: Tensor, start: Tensor, steps: int, overshoot: float) -> tuple[Tensor, Tensor]:
+        """Walk from where some samples stand until they leave their class.
+
+        Args:
+            rows: (m,) int64, which samples.
+            start: (m, c, h, w) in the box.
+            steps: largest number of linearisations.
+            overshoot: share added to the way gone.
+
+        Returns:
+            Whether each has left its class, (m,) bool, and where, (m, c, h, w); the start where it has not.
+        """
+        ends = start.clone()
+        found = torch.zeros_like(rows, dtype=torch.bool)
+        active = torch.arange(len(rows), device=rows.device)
+        points = start
+        stuck = torch.zeros_like(found)
+        for _ in range(steps):
+            if not len(active):
+                break
+            source = self.labels[rows[active]]
+            distance, gradient, slope = self._nearest(rows[active], points, stuck)
+            valid = distance.isfinite()
+            step = torch.where(per_sample(valid, points), along(gradient, slope, distance, self.norm), 0)
+            previous, points = points, self.box.clip(points + step)
+            stuck |= self._stuck(points - previous, step, gradient)
+            origin = start[active]
+            trial = self.box.clip(origin + (1 + overshoot) * (points - origin))
+            with torch.no_grad():
+                done = crossed(self.model(trial), source) & valid
+            ends[active[done]] = trial[done]
+            found[active[done]] = True
+            going = valid & ~done
+            active, points, stuck = active[going], points[going], stuck[going]
+        return found, ends
+
+    def _nearest(self, rows: Tensor, points: Tensor, stuck: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Distance (m,) to the nearest hyperplane, inf if there is none, its gradient (m, c, h, w) and slope (m,)."""
+        classes, source, known = self.classes[rows], self.labels[rows], self.slopes[rows]
+        fresh = bool(known.isinf().all())
+
+        def first(logits: Tensor) -> Tensor:
+            if fresh:
+                return torch.arange(classes.shape[1], device=rows.device).expand_as(classes)
+            return (gaps(logits, classes, source).abs() / known).argmin(dim=1, keepdim=True)
+
+        logits, gradients = class_gradients(self.model, points, lambda logits: classes.gather(1, first(logits)), source)
+        gap, tried = gaps(logits, classes, source), first(logits)
+        best = self._best(rows, tried, gap, gradients, points, stuck)
+        if fresh:
+            return best
+        wanted = known.isinf() | (distances(gap, GROWTH * known) < best[0][:, None])
+        wanted = wanted.scatter(1, tried, False)
+        again = wanted.any(dim=1).nonzero().squeeze(1)
+        if not len(again):
+            return best
+        asked, tried = wanted[again].sort(dim=1, descending=True, stable=True)
+        most = int(asked.sum(dim=1).max())
+        asked, tried = asked[:, :most], tried[:, :most]
+        _, gradients = class_gradients(self.model, points[again], classes[again].gather(1, tried), source[again])
+        # what a sample did not ask for and others in the batch did must not count, or the batch would matter
+        gradients = gradients.masked_fill(~asked.view(*asked.shape, *[1] * (points.ndim - 1)), 0)
+        other = self._best(rows[again], tried, gap[again], gradients, points[again], stuck[again])
+        nearer = other[0] < best[0][again]
+        for mine, theirs in zip(best, other, strict=True):
+            mine[again[nearer]] = theirs[nearer]
+        return best
+
+    def _best(
+        self, rows: Tensor, tried: Tensor, gap: Tensor, gradients: Tensor, points: Tensor, stuck: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_nearest`, of the rivals tried (m, j), given their gradients (m, j, c, h, w) and all gaps (m, k)."""
+        slopes, known = steepness(gradients, self.norm), self.slopes[rows]
+        usable, before = slopes.isfinite() & (slopes > 0), known.gather(1, tried)
+        longest = torch.where(before.isinf() | (slopes > before), slopes, before)
+        self.slopes[rows] = known.scatter(1, tried, torch.where(usable, longest, before))
+        if stuck.any() and not self.box.flipped:
+            low, high = ((points <= self.box.low)[:, None], (points >= self.box.high)[:, None])
+            blocked = (low & (gradients < 0)) | (high & (gradients > 0))
+            gradients = gradients.masked_fill(blocked & per_sample(stuck, gradients), 0)
+            slopes = steepness(gradients, self.norm)
+        distance, nearest = distances(gap.gather(1, tried), slopes).min(dim=1)
+        row = torch.arange(len(rows), device=rows.device)
+        return distance, gradients[row, nearest], slopes[row, nearest]
+
+    def _stuck(self, moved: Tensor, step: Tensor, gradient: Tensor) -> Tensor:
+        """Whether the box left less than half of each step: of its length in l2, of its gain in linf, (m,) bool."""
+        if self.norm == "l2":
+            return l2(moved) < CLIPPED * l2(step)
+        return ((moved - CLIPPED * step) * gradient).flatten(1).sum(dim=1) < 0
+
+
+def on_pixels(attack: Callable[[nn.Module, Tensor, Box], Tensor], model: nn.Module, images: Tensor, box: Box) -> Tensor:
+    """Run an attack on flipped data behind the flip, where the bounds hold entry by entry; l2 lengths are the same.
+
+    Args:
+        attack: maps a model of pixels, pixels (n, c, h, w) and their box to perturbed pixels.
+        model: flipped images to logits.
+        images: (n, c, h, w) flipped images in the box.
+        box: flipped.
+
+    Returns:
+        (n, c, h, w) perturbed flipped images; the very image where the attack changes nothing.
+    """
+    pixels = flip(images)
+    moved = attack(_BehindTheFlip(model), pixels, Box(box.low, box.high))
+    left = (moved == pixels).flatten(1).all(dim=1)  # flipping it back would round it
+    return torch.where(per_sample(left, images), images, flip(moved))
+
+
+class _BehindTheFlip(nn.Module):
+    """A classifier of flipped images as one of pixels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.model(flip(pixels))
+        return logits
+
+
+@torch.no_grad()
+def to_boundary(model: nn.Module, clean: Tensor, beyond: Tensor, labels: Tensor, box: Box, bisections: int) -> Tensor:
+    """Shorten perturbations by halvings of the segment from the clean image, (n, c, h, w).
+
+    Args:
+        model: images to logits.
+        clean: (n, c, h, w) in the box.
+        beyond: (n, c, h, w) in the box, of another class than the label.
+        labels: (n,) int64.
+        box: of valid images.
+        bisections: number of halvings.
+    """
+    if not bisections or not len(clean):
+        return beyond
+
+    def between(scale: Tensor) -> Tensor:
+        return box.clip(clean + per_sample(scale, clean) * (beyond - clean))
+
+    scale = bisect(lambda scale: crossed(model(between(scale)), labels), clean, bisections)
+    return torch.where(per_sample(scale < 1, clean), between(scale), beyond)
