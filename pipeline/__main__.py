@@ -1,4 +1,4 @@
-"""Command line: one sub-command a stage, and `methods`. The user's mistakes end with one line and exit code 2."""
+"""Command line: a sub-command a stage, `methods`, `selftest`. The user's mistakes end with one line, exit code 2."""
 
 from __future__ import annotations
 
@@ -85,6 +85,12 @@ def parser() -> argparse.ArgumentParser:
     chosen = methods.add_mutually_exclusive_group()
     chosen.add_argument("--kind", choices=registry.KINDS, help="of one kind alone; without it of all kinds")
     chosen.add_argument("--update", type=Path, help="write the tables of all kinds into this page, between its marks")
+    selftest = commands.add_parser(
+        "selftest",
+        help="check that classifiers which hide their gradients are flagged, and sound ones are not",
+        description="Trains, breaks and attacks small classifiers; exit code 1 if a flag is missing or too many.",
+    )
+    selftest.add_argument("--out", type=Path, help="folder that keeps the files; without it none is kept")
     return top
 
 
@@ -157,13 +163,23 @@ def _show_methods(kind: str | None, update: Path | None) -> None:
         raise UserError(f"{update}: cannot be read or written ({error.strerror})") from None
 
 
+def _selftest(out: Path | None) -> int:
+    from pipeline.selftest.run import markdown, selftest
+
+    rows = selftest(out)
+    print(markdown(rows))
+    return 0 if all(row.right for row in rows) else 1
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run a stage, or show the methods; 0 on success, 2 on a mistake of the user's."""
+    """Run a stage, show the methods or run the self-test; 0 on success, 1 if that fails, 2 on a user's mistake."""
     given = vars(parser().parse_args(arguments))
     stage = given.pop("stage")
     try:
         if stage == "methods":
             _show_methods(**given)
+        elif stage == "selftest":
+            return _selftest(**given)
         else:
             _run(stage, given)
     except UserError as error:

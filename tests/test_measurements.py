@@ -20,7 +20,14 @@ from pipeline.numerics.frequency import flip
 from tests.oracles import Affine, Constant, affine, grey_images, network, predictions
 
 SHAPE = (1, 8, 8)
-DETAILS = {"norm": "l2", "epsilon": None, "forward_passes": 3.5, "backward_passes": 2.0, "large_epsilon_success": None}
+DETAILS = {
+    "classifier": "toy--standard--0",
+    "norm": "l2",
+    "epsilon": None,
+    "forward_passes": 3.5,
+    "backward_passes": 2.0,
+    "large_epsilon_success": None,
+}
 
 
 def context(model: torch.nn.Module, images: Tensor, labels: Tensor, *views: View) -> dict[str, Any]:
@@ -181,6 +188,37 @@ def test_l0_counts_pixels_and_entries_apart() -> None:
     label = 1 - predictions(model, found)
     table = perturbation(**context(model, clean, label, attacked(found)))
     assert (table["l0_pixels"], table["l0_entries"]) == ([1], [3])
+
+
+def test_perturbation_judges_images_rounded_to_eight_bits() -> None:
+    levels = torch.tensor([[100.0, 127.0]] * 5, dtype=torch.float64).view(-1, 1, 1, 2)
+    # far beyond the boundary (127.5), in part by half a level; by less than half a level; not at all; out of the box;
+    # fooled only when rounded
+    shift = torch.tensor([[40.3, 0.4], [0.0, 28.45], [0.0, 0.0], [0.0, 200.0], [0.0, 27.6]]).double().view(-1, 1, 1, 2)
+    model = Affine(torch.tensor([[0.0, 0.0], [255.0, 255.0]]).double(), torch.tensor([0.0, -255.4]).double())
+    clean, labels = levels / 255, torch.zeros(5).long()
+    given = context(model, clean, labels, attacked(clean + shift / 255))
+    table = perturbation(**given)
+    assert table["converged"] == [True, True, False, False, False]
+    assert table["l0_pixels"] == [2, 1, None, None, None]
+    assert table["converged_8bit"] == [True, False, False, False, False]
+    assert table["l0_pixels_8bit"] == [1, None, None, None, None]
+
+
+@pytest.mark.parametrize(("shift", "box"), [(1e-3, Box()), (0.0, Box(0, 1, flipped=True)), (0.0, Box(-9, 9))])
+def test_data_that_are_no_pixels_are_not_rounded(shift: float, box: Box) -> None:
+    clean = pixels([0.0, 1.0], [0.2, 0.4]) * (1 - shift)
+    given = context(sign_classifier(), clean, torch.zeros(2).long(), attacked(clean))
+    assert perturbation(**given)["converged_8bit"] == ([None] * 2 if shift else [False] * 2)
+    table = perturbation(**given, box=box)
+    assert table["converged_8bit"] == table["l0_pixels_8bit"] == [None] * 2
+
+
+def test_float32_pixels_as_they_are_read_lie_on_the_grid() -> None:
+    clean = (torch.arange(256, dtype=torch.uint8).float() / 255).view(4, 1, 8, 8)
+    table = perturbation(**context(Constant([0.0, 1.0]), clean, torch.zeros(4).long(), attacked(clean + 1e-4)))
+    assert table["converged_8bit"] == [True] * 3 + [False]  # the last one leaves the box
+    assert table["l0_pixels_8bit"] == [0] * 3 + [None]
 
 
 def test_gallery_packs_images_as_little_endian_float32() -> None:

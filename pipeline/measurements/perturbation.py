@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.contracts import Column, UserError, View
-from pipeline.measurements.inference import logits_of, misclassified, nullable
+from pipeline.measurements import probes
+from pipeline.measurements.inference import correct, logits_of, misclassified, nullable
 from pipeline.numerics import norms
 from pipeline.numerics.box import UNIT, Box
-from pipeline.numerics.reliability import random_forward, softmax_output, zero_gradients
+from pipeline.numerics.reliability import PROBED
 
 ACCEPTS: tuple[str, ...] = ("attack",)
 COLUMNS: Mapping[str, Column] = {
@@ -39,7 +40,23 @@ COLUMNS: Mapping[str, Column] = {
         "float64",
         "share of some samples on which the attack succeeds with the whole box as budget; null without epsilon or box",
     ),
+    "batch_dependent": Column(
+        "bool", "an image's logits depend on the others of its batch; null if the forward pass is random"
+    ),
+    "gradient_mismatch": Column(
+        "bool", "logits change otherwise than the gradient says; null if not probed or the forward pass is random"
+    ),
+    "gradient_cosine": Column(
+        "float64", "cosine of the loss's gradient and the one in float64; null likewise, or if both are zero"
+    ),
+    "single_step_success": Column(
+        "bool", "one step of length epsilon along the gradient fools; null if not probed, without epsilon or gradients"
+    ),
+    "random_search_success": Column("bool", "a short random search within epsilon fools; null likewise"),
+    "converged_8bit": Column("bool", "converged, and still so with pixels rounded to 8 bits; null if data are not so"),
+    "l0_pixels_8bit": Column("int64", "pixels changed after that rounding; null if not converged_8bit"),
 }
+COARSE = ("converged_8bit", "l0_pixels_8bit")
 RELATIVE, ABSOLUTE = 1e-6, 2.0**-24  # of epsilon; and half a unit of the last place of a float32 at 1
 FLIP_ROUNDING = 2.0**-20  # flipping an image back sums up the rounding of its entries; seven times the largest seen
 
@@ -63,11 +80,19 @@ def perturbation(
     strictly, or to 2**-20 where it lies behind the frequency flip, which float32 images cannot meet exactly. A sample
     whose clean image is misclassified and left as it is counts as converged with norms of zero.
 
+    Images that lie on the grid of 8 bits, as pixels in [0, 1] do, are also judged after rounding the perturbed ones to
+    that grid: a change of less than half a grey level does not outlive a file. The rounded image need not keep to
+    epsilon, from which it is off by up to half a grey level per entry.
+
+    The signs are taken outside the attack, the costlier ones on the first 64 samples that are classified correctly. Two
+    cheap attacks within the same epsilon, one step along the gradient and a random search without gradients, must not
+    win where an attack with gradients fails (`measurements.probes`).
+
     Args:
         model: images to logits.
         images: (n, c, h, w) clean images.
         labels: (n,) int64.
-        seeds: not used.
+        seeds: (n,) int64, of the probes' draws.
         views: attacks; `details` as in `contracts.View`.
         batch_size: images per forward pass.
         box: of valid images.
@@ -80,9 +105,12 @@ def perturbation(
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("row", *COLUMNS)}
     count = len(labels)
-    unsteady, probabilities = random_forward(model, images), softmax_output(model, images)
-    zero_gradient = zero_gradients(model, images, labels, batch_size).tolist()
-    clean_prediction = logits_of(model, images, batch_size).argmax(dim=1).tolist()
+    clean_logits = logits_of(model, images, batch_size)
+    clean_prediction = clean_logits.argmax(dim=1).tolist()
+    probed = correct(clean_logits, labels).nonzero().flatten()[:PROBED]
+    signs = probes.signs(model, images, labels, seeds, probed, batch_size, box)
+    rivals: dict[tuple[str, float], dict[str, list[Any]]] = {}
+    on_grid = box == UNIT and torch.equal(_rounded(images), images)
     for view in views:
         norm, epsilon = view.details["norm"], view.details["epsilon"]
         logits = logits_of(model, view.images, batch_size)
@@ -115,11 +143,50 @@ def perturbation(
             columns[name] += nullable(size, converged)
         columns["forward_passes"] += [view.details["forward_passes"]] * count
         columns["backward_passes"] += [view.details["backward_passes"]] * count
-        columns["zero_gradient"] += zero_gradient
-        columns["random_forward"] += [unsteady] * count
-        columns["softmax_output"] += [probabilities] * count
         columns["large_epsilon_success"] += [view.details["large_epsilon_success"]] * count
+        cheap = {"single_step_success": [None] * count, "random_search_success": [None] * count}
+        if epsilon is not None and norm in probes.NORMS and view.details["backward_passes"] and len(probed):
+            if (norm, epsilon) not in rivals:
+                rivals[norm, epsilon] = _rivals(model, images, labels, seeds, probed, norm, epsilon, box)
+            cheap = rivals[norm, epsilon]
+        coarse = _coarse(model, images, labels, view.images, converged, batch_size) if on_grid else None
+        for name, values in {**signs, **cheap, **(coarse or dict.fromkeys(COARSE, [None] * count))}.items():
+            columns[name] += values
     return dict(columns)
+
+
+def _rivals(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    seeds: Tensor,
+    probed: Tensor,
+    norm: str,
+    epsilon: float,
+    box: Box,
+) -> dict[str, list[Any]]:
+    """Successes of the cheap attacks, as columns."""
+    given: dict[str, Any] = {"model": model, "images": images[probed], "labels": labels[probed]}
+    given |= {"norm": norm, "epsilon": epsilon, "box": box}
+    found = {
+        "single_step_success": probes.single_step(**given),
+        "random_search_success": probes.random_search(**given, seeds=seeds[probed.to(seeds.device)]),
+    }
+    return {name: probes.spread(success.tolist(), probed, len(labels)) for name, success in found.items()}
+
+
+def _rounded(images: Tensor) -> Tensor:
+    """Nearest images on the grid of 8 bits, in [0, 1], as they are read from a file."""
+    return (images.clamp(0, 1) * 255).round() / 255
+
+
+def _coarse(
+    model: nn.Module, images: Tensor, labels: Tensor, perturbed: Tensor, converged: Tensor, batch_size: int
+) -> dict[str, list[Any]]:
+    """Success and changed pixels of the perturbed images rounded to 8 bits, as columns."""
+    found = _rounded(perturbed)
+    still = converged & misclassified(logits_of(model, found, batch_size), labels)
+    return dict(zip(COARSE, (still.tolist(), nullable(norms.l0_pixels(found - images), still)), strict=True))
 
 
 def _sizes(clean: Tensor, perturbed: Tensor, box: Box) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

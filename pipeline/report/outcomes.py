@@ -27,12 +27,18 @@ KINDS = {
     "perturbation": "adversarial perturbations",
     "dct_margin": "margins per frequency block",
     "gallery": "example images",
+    "transfer": "transfer of perturbations between classifiers",
 }
 BROUGHT = "brought"
 REFERENCE = "standard"
 KEYS = ["dataset", "classifier"]
+THREAT = ["attack", "norm", "epsilon"]
 ZERO_GRADIENTS = 0.01  # share of images above which an attack is flagged
 LARGE_EPSILON = 0.95  # success with the whole box as budget below which it is
+FAILURES = 0.05  # share of images without a minimal perturbation above which it is, by more than chance
+RIVALS = 0.01  # share of images that a cheap attack alone fools above which it is, by more than chance
+MISMATCHES = 0.05  # share of images whose gradient is wrong above which it is, by more than chance
+COSINE = 0.5  # with the gradient in float64 below which a gradient is lost
 
 
 @dataclass(frozen=True, order=True)
@@ -73,6 +79,8 @@ class Outcomes:
         margins: per measurement, sample x block, of correctly classified samples; +inf if not converged.
         frequency: per measurement, block -> first row (and column) of the block.
         doubts: per threat, reasons to doubt what the attack found.
+        attacks: rows of the perturbation table, with all its norms; not indexed by sample. Empty if not measured.
+        transfers: rows of the transfer table, of images made on any classifier; likewise.
     """
 
     dataset: str
@@ -86,6 +94,8 @@ class Outcomes:
     margins: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     frequency: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     doubts: Mapping[Threat, Sequence[str]] = field(default_factory=dict)
+    attacks: pd.DataFrame = field(default_factory=pd.DataFrame)
+    transfers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def style(self) -> tuple[str, str]:
@@ -145,7 +155,7 @@ def gather(tables: Mapping[str, pd.DataFrame]) -> list[Outcomes]:
         ValueError: a perturbation has a norm that is not in `NORMS`.
     """
     groups: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
-    for kind in ("accuracy", "perturbation", "dct_margin"):
+    for kind in ("accuracy", "perturbation", "dct_margin", "transfer"):
         for (dataset, classifier), rows in tables.get(kind, pd.DataFrame(columns=KEYS)).groupby(KEYS[:2]):
             groups.setdefault((str(dataset), str(classifier)), {})[kind] = rows
 
@@ -171,6 +181,8 @@ def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:
         margins=margins,
         frequency=frequency,
         doubts=_doubts(parts["perturbation"]) if "perturbation" in parts else {},
+        attacks=_once(parts.get("perturbation"), *THREAT),
+        transfers=_once(parts.get("transfer"), "attack", "source"),
     )
 
 
@@ -205,17 +217,43 @@ def _doubts(rows: pd.DataFrame) -> dict[Threat, list[str]]:
         reasons += ["outputs are probabilities"] * bool(part["softmax_output"].any())
         if (share := float(part["zero_gradient"].astype(float).mean())) > ZERO_GRADIENTS:
             reasons.append(f"gradient is zero on {100 * share:.0f} % of images")
-        if (success := float(part["large_epsilon_success"].astype(float).min())) < LARGE_EPSILON:
+        blind = not bool((part["backward_passes"].astype(float) > 0).any())  # noise, queries: no gradient to mislead
+        if not blind and (success := float(part["large_epsilon_success"].astype(float).min())) < LARGE_EPSILON:
             reasons.append(f"with the whole box as budget it succeeds on {100 * success:.0f} % alone")
+        reasons += ["predictions depend on the batch"] * bool((_known(part, "batch_dependent") > 0).any())
+        step, search = _known(part, "single_step_success"), _known(part, "random_search_success")
+        mismatch, cosine = _known(part, "gradient_mismatch"), _known(part, "gradient_cosine")
+        failed = ~part["converged"].astype(bool)
+        for signs, limit, text in (  # each of the samples probed
+            (mismatch > 0, MISMATCHES, "gradient does not say how logits change on"),
+            (cosine < COSINE, MISMATCHES, "float32 loses the gradient on"),
+            (failed[step.index] & (step > 0), RIVALS, "it misses what a single step fools,"),
+            (failed[search.index] & (search > 0), RIVALS, "it misses what a random search fools,"),
+            (failed if math.isinf(epsilon) else failed[:0], FAILURES, "it finds nothing on"),
+        ):
+            found = statistics.share(signs)
+            if found.low > limit:
+                reasons.append(f"{text} {100 * found.value:.0f} % of images")
         doubts[Threat(attack, norm, epsilon)] = reasons
     return doubts
 
 
+def _known(part: pd.DataFrame, column: str) -> pd.Series[float]:
+    """A column where it is known, true as 1; nothing for a table without it."""
+    return part[column].dropna().astype(float) if column in part else pd.Series(dtype=float)
+
+
 def _by_threat(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, str, float], pd.DataFrame]]:
-    rows = rows.drop_duplicates(["sample", "attack", "norm", "epsilon"])
-    rows = rows.assign(epsilon=rows["epsilon"].astype(float).fillna(math.inf))
-    for (attack, norm, epsilon), part in rows.groupby(["attack", "norm", "epsilon"]):
+    for (attack, norm, epsilon), part in _once(rows, *THREAT).groupby(THREAT):
         yield (str(attack), str(norm), float(str(epsilon))), part
+
+
+def _once(rows: pd.DataFrame | None, *names: str) -> pd.DataFrame:
+    """Rows, of which several measurements may have the same, once each; no epsilon is an infinite one."""
+    if rows is None:
+        return pd.DataFrame()
+    rows = rows.drop_duplicates(["sample", *names])
+    return rows.assign(epsilon=rows["epsilon"].astype(float).fillna(math.inf))
 
 
 def _margins(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, int]]]:
