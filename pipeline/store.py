@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 from pipeline.contracts import KEYS, Column, UserError, canonical, lineage
 
 KEY = "pipeline"
-PACKAGES = ("numpy", "pillow", "pyarrow", "safetensors", "scikit-learn", "scipy", "timm", "torch", "torchvision")
+PACKAGES = (
+    "foolbox", "numpy", "pillow", "pyarrow", "pyautoattack", "safetensors", "scikit-learn", "scipy", "timm", "torch",
+    "torchvision",
+)  # fmt: skip
 
 Array = NDArray[Any]
 

@@ -89,6 +89,43 @@ def test_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert accuracy.groupby("dataset").size().to_dict() == dict.fromkeys(SOURCES, 6)
 
 
+QUICK = {
+    "apgd": {"epsilon": 0.2, "steps": 3},
+    "autoattack": {"epsilon": 6.0, "norm": "l2"},  # so large that the first of its attacks succeeds
+    "boundary_attack": {"queries": 30, "starts": 5},
+    "ddn": {"steps": 5},
+    "deepfool": {"steps": 5},
+    "fmn": {"steps": 5},
+    "noise": {"epsilon": 0.5},
+    "pgd": {"epsilon": 0.1, "steps": 2},
+    "sigma_zero": {"steps": 5},
+    "sparse_rs": {"epsilon": 4, "queries": 10},
+    "sparsefool": {"steps": 3},
+    "superdeepfool": {"steps": 2, "inner_steps": 3},
+}
+
+
+def test_every_attack(tmp_path: Path) -> None:
+    """From the config to the leaderboard; what comes out is in the box, within its budget, and re-measured."""
+    assert set(QUICK) == set(registry.names("attack"))
+    config = {
+        "datasets": {"digits": {**DIGITS, "evaluation": 4}},
+        "architectures": {"mlp": {"model": "mlp", "depth": 1, "width": 16}},
+        "trainings": {"standard": RECIPE},
+        "attacks": QUICK,
+        "measurements": {"perturbation": {"views": "attacks"}, "accuracy": None},
+    }
+    board = whole(run_plan(config, tmp_path), config)
+    counts = ("sigma_zero", "sparsefool")
+    for attack, options in QUICK.items():
+        kind = (
+            f"robust_accuracy_{attack}_"
+            if "epsilon" in options
+            else f"median_{'l0' if attack in counts else 'l2'}_{attack}"
+        )
+        assert len([name for name in board if name.startswith(kind)]) == 3, f"{attack}: a value and its interval"
+
+
 def given(training: str) -> dict[str, Any]:
     """A quick recipe for a training, with what it requires."""
     options = registry.options("training", training)

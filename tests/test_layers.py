@@ -56,7 +56,8 @@ MAY_IMPORT = {
         "numerics.passes",
         "numerics.reliability",
     },
-    "__main__": {"contracts", "registry", "specs", "reference"},
+    "selftest": {"contracts", "specs", "store", "report.outcomes"},  # stages by name, as on the command line
+    "__main__": {"contracts", "registry", "specs", "reference", "selftest"},
 }
 # the parts or files of the package that may import a heavy library
 HEAVY = {
@@ -70,12 +71,15 @@ HEAVY = {
         "measurements",
         "devices",
         "stages",
+        "selftest.nets",
     },
     "torchvision": {"datasets", "transforms"},
     "timm": {"models", "training", "transforms.augmix"},
-    "pandas": {"report", "stages"},
+    "pandas": {"report", "stages", "selftest"},
     "pyarrow": {"report", "stages", "store", "datasets"},
     "matplotlib": {"report"},
+    "foolbox": {"attacks"},
+    "pyautoattack": {"attacks"},
     "snakemake": set(),
 }
 

@@ -48,9 +48,10 @@ def perturbation(key, attack, norm, epsilon, norms):
     for i, size in enumerate(norms):
         found = math.isfinite(size)
         own = {"attack": attack, "norm": norm, "epsilon": epsilon, "converged": found}
+        own |= {"label": 1, "clean_prediction": int(size > 0), "forward_passes": 3.5, "backward_passes": 2.0}
         own |= {"zero_gradient": False, "random_forward": False, "softmax_output": False}
         own |= {"large_epsilon_success": None if epsilon is None else 1.0}
-        own |= dict.fromkeys(("l0_pixels", "l1", "l2", "linf"), size if found else None)
+        own |= dict.fromkeys(("l0_pixels", "l0_entries", "l1", "l2", "linf"), size if found else None)
         rows.append({**key, "sample": f"s{i}", **own})
     return rows
 
@@ -76,8 +77,17 @@ def gallery(key, channels):
     return rows
 
 
+def transfer(key, source, attack, right, fooled):
+    rows = []
+    for i, (good, wrong) in enumerate(zip(right, fooled, strict=True)):
+        own = {"attack": attack, "source": source, "norm": "l2", "epsilon": 0.5, "label": 1}
+        own |= {"clean_prediction": int(good), "prediction": int(not wrong), "attacked": bool(good)}
+        rows.append({**key, "sample": f"s{i}", **own, "fooled": bool(good and wrong)})
+    return rows
+
+
 def make_frames(datasets=("digits",), training=HOSTILE):
-    frames = {"accuracy": [], "perturbation": [], "dct_margin": [], "gallery": []}
+    frames = {"accuracy": [], "perturbation": [], "dct_margin": [], "gallery": [], "transfer": []}
     for number, dataset in enumerate(datasets):
         generator = np.random.default_rng(number)
         for architecture in ("a", "b"):
@@ -95,6 +105,9 @@ def make_frames(datasets=("digits",), training=HOSTILE):
                     frames["perturbation"] += perturbation(key, attack, norm, 0.5, found)
                 frames["dct_margin"] += margins(key, norms, correct)
                 frames["gallery"] += gallery(key, 1 + 2 * number)
+                for source in (f"{a}--{t}--0" for a in ("a", "b") for t in ("standard", training)):
+                    fooled = generator.random(SAMPLES) < 0.5
+                    frames["transfer"] += transfer(key, source, "pgd", correct, fooled)
     return {kind: pd.DataFrame(rows) for kind, rows in frames.items()}
 
 
@@ -140,7 +153,7 @@ class Page(HTMLParser):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     frames = make_frames(("digits", "colours"))
-    for kind in ("perturbation", "dct_margin"):  # of one data set only
+    for kind in ("perturbation", "dct_margin", "transfer"):  # of one data set only
         frames[kind] = frames[kind][frames[kind]["dataset"] == "digits"]
     tables = write(folder / "tables", frames)
     return tables, run(folder / "out", tables)
@@ -149,7 +162,7 @@ def finished(tmp_path_factory):
 def test_files(finished):
     _, files = finished
     expected = {"report/index.html", *(f"leaderboard.{suffix}" for suffix in ("parquet", "csv", "md", "html"))}
-    names = {"digits": ("robustness", "margins"), "colours": ()}
+    names = {"digits": ("robustness", "margins", "envelope", "transfer"), "colours": ()}
     for dataset, own in names.items():
         for figure in ("overview", "corruptions", "gallery", *own):
             expected |= {f"figures/{dataset}_{figure}.{suffix}" for suffix in ("png", "svg", "csv")}
@@ -221,7 +234,7 @@ def test_leaderboard_numbers(finished):
         assert (rows["rank_best"] <= rows["rank_worst"]).all()
 
 
-@pytest.mark.parametrize("kept", [(), ("accuracy",), ("perturbation",), ("dct_margin",), ("gallery",)])
+@pytest.mark.parametrize("kept", [(), ("accuracy",), ("perturbation",), ("dct_margin",), ("gallery",), ("transfer",)])
 @pytest.mark.parametrize("empty", [False, True])
 def test_missing_and_empty_tables(tmp_path, kept, empty):
     frames = make_frames(training="prime")

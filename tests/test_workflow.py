@@ -89,7 +89,7 @@ def test_everything_appears(finished: Checkout) -> None:
     for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.html", "report/index.html"):
         assert (results / name).stat().st_size > 100
     tables = {path.stem for path in (results / "tables").iterdir()}
-    assert tables == {"accuracy", "perturbation", "dct_margin", "gallery"}
+    assert tables == {"accuracy", "perturbation", "dct_margin", "gallery", "transfer"}
     epochs = pd.read_parquet(results / "models/digits/tiny--robust--0.history.parquet")
     assert {"loss", "robust_accuracy", "learning_rate"} <= set(epochs["metric"])
     accuracy = pd.read_parquet(results / "tables/accuracy.parquet")
@@ -104,6 +104,33 @@ def test_every_file_says_how_it_was_made(finished: Checkout) -> None:
         if path.suffix in (".safetensors", ".parquet") and path.stem != "leaderboard":
             meta = store.read_metadata(path)
             assert {"stage", "spec", "code", "lineage", "inputs", "versions", "device"} <= set(meta), path
+
+
+def test_transfer_looks_at_the_attacks_on_every_classifier(finished: Checkout) -> None:
+    results = finished.folder / "results"
+    table = pd.read_parquet(results / "tables/transfer.parquet")
+    names = ["tiny--robust--0", "tiny--standard--0"]
+    pairs = table.groupby(["source", "classifier", "attack"]).size()
+    assert pairs.to_dict() == {(a, b, attack): 24 for a in names for b in names for attack in ("df", "pgd")}
+    own = table[table["source"] == table["classifier"]].merge(
+        pd.read_parquet(results / "tables/perturbation.parquet"),
+        on=["classifier", "attack", "sample"],
+        suffixes=("", "_measured"),
+    )
+    for name in ("norm", "label", "clean_prediction", "prediction"):
+        assert own[name].equals(own[f"{name}_measured"])
+    assert own[["norm", "epsilon"]].equals(
+        own[["norm_measured", "epsilon_measured"]].set_axis(["norm", "epsilon"], axis=1)
+    )
+    right = table["clean_prediction"] == table["label"]
+    assert (table["fooled"] == (right & (table["prediction"] != table["label"]))).all()
+    sources = right.groupby([table["classifier"], table["sample"]]).first()
+    assert all(
+        sources[source, sample] for source, sample in table.loc[table["attacked"], ["source", "sample"]].to_numpy()
+    )
+    meta = store.read_metadata(results / f"measurements/digits/{names[0]}/transfer.parquet")
+    views = {f"views/{name}/{attack}" for name in names for attack in ("df", "pgd")}
+    assert set(meta["inputs"]) == {"classifier", "data", *views}
 
 
 def test_second_run_does_nothing(finished: Checkout) -> None:
@@ -152,22 +179,22 @@ def change(*keys: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("edit", "expected"),
     [
-        # the attack on two classifiers, the two measurements that look at it, and what follows
-        (change("attacks", "df", "steps", value=6), {"attack": 2, "measure": 4, "collect": 2, "report": 1}),
+        # the attack on two classifiers, the three measurements that look at it, and what follows
+        (change("attacks", "df", "steps", value=6), {"attack": 2, "measure": 6, "collect": 3, "report": 1}),
         (change("measurements", "margin", "step", value=2), {"measure": 2, "collect": 1, "report": 1}),
         (
             change("corruptions", "contrast", value={"constants": "cifar"}),
             {"corrupt": 1, "measure": 2, "collect": 1, "report": 1},
         ),
-        # one training: its attacks and measurements, no other classifier's
+        # one training: its attacks and measurements, and of the other classifier how they transfer to it
         (
             change("trainings", "robust", "steps", value=2),
-            {"train": 1, "attack": 2, "measure": 5, "collect": 4, "report": 1},
+            {"train": 1, "attack": 2, "measure": 7, "collect": 5, "report": 1},
         ),
         # the evaluation set: nothing is trained again
         (
             change("datasets", "digits", "evaluation", value=20),
-            {"prepare": 1, "corrupt": 2, "attack": 4, "measure": 10, "collect": 4, "report": 1},
+            {"prepare": 1, "corrupt": 2, "attack": 4, "measure": 12, "collect": 5, "report": 1},
         ),
         (change("title", value="Another"), {"report": 1}),
         # the same number, written otherwise: the page alone, which shows the config as it is written
@@ -186,7 +213,7 @@ def test_an_edit_of_the_config_re_runs_its_descendants(
 def test_an_edit_of_one_attack_re_runs_that_attack(edited: Checkout) -> None:
     path = edited.folder / "pipeline/attacks/pgd.py"
     path.write_text(path.read_text() + "\n\nUNUSED = 1\n")
-    assert edited.planned() == Counter({"attack": 2, "measure": 4, "collect": 2, "report": 1})
+    assert edited.planned() == Counter({"attack": 2, "measure": 6, "collect": 3, "report": 1})
 
 
 @pytest.mark.parametrize("what", ["option", "code"])
@@ -205,7 +232,7 @@ def test_a_job_killed_in_a_re_run_is_not_forgotten(edited: Checkout, what: str) 
         else:
             path = edited.folder / "pipeline/attacks/pgd.py"
             path.write_text(path.read_text() + "\n\nUNUSED = 1\n")
-        assert edited.planned() == Counter({"attack": 2, "measure": 4, "collect": 2, "report": 1})
+        assert edited.planned() == Counter({"attack": 2, "measure": 6, "collect": 3, "report": 1})
     finally:
         kept.rename(edited.folder / target)
         shutil.rmtree(records)

@@ -24,5 +24,6 @@ def tiny_config() -> dict[str, Any]:
             "perturbation": {"views": ["df", "pgd"]},
             "margin": {"method": "dct_margin", "size": 4, "step": 4, "steps": 5},
             "gallery": {"views": "attacks", "samples": 2},
+            "transfer": {"views": "attacks"},
         },
     }

@@ -13,6 +13,7 @@ from pipeline import registry, specs
 from pipeline.codedigest import code_digest
 from pipeline.contracts import Files, Folder, UserError, canonical, lineage
 from workflow.checks import check_model, check_schema
+from workflow.views import attacks_on_all, views_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = {
@@ -43,6 +44,7 @@ class Plan:
         self.name = name
         self.results = Path(self.config["results"])
         self._origins: dict[tuple[Any, ...], str] = {}
+        self._lineages: dict[tuple[Any, ...], str] = {}
         seed = self.config["seed"]
         self.prepared = {
             (dataset, split): self._dataset(dataset, split)
@@ -59,10 +61,11 @@ class Plan:
             }
             for stage, noun in (("corrupt", "corruption"), ("attack", "attack"), ("measure", "measurement"))
         }
-        self.views = {measurement: self._views(measurement) for measurement in self.config["measurements"]}
-        for measurement, views in self.views.items():
-            self.methods["measure"][measurement]["clean"] = any(kind == "clean" for kind, _ in views)
-        self.kinds = sorted({spec["method"] for spec in self.methods["measure"].values()})
+        measured = self.methods["measure"]
+        self.views = {entry: views_of(self.config, entry, spec["method"], name) for entry, spec in measured.items()}
+        for entry, views in self.views.items():
+            measured[entry]["clean"] = any(kind == "clean" for kind, _ in views)
+        self.kinds = sorted({spec["method"] for spec in measured.values()})
 
     def _flat(self, section: str, entry: str) -> dict[str, Any]:
         """An entry's method (its id if not given) and options, apart."""
@@ -128,30 +131,6 @@ class Plan:
                 raise UserError(f"{where}.weights: no such file: {spec['weights']}")
             yield (dataset, classifier), spec
 
-    def _views(self, measurement: str) -> list[tuple[str, str]]:
-        """(kind, id) of each view that a measurement looks at."""
-        where = f"{self.name}: measurements.{measurement}.views"
-        given = (self.config["measurements"][measurement] or {}).get("views", "clean")
-        sections = {"corruption": self.methods["corrupt"], "attack": self.methods["attack"]}
-        views: list[tuple[str, str]] = []
-        for word in [given] if isinstance(given, str) else given:
-            if word == "clean":
-                views.append(("clean", "clean"))
-            elif word in ("corruptions", "attacks"):
-                views += [(word[:-1], entry) for entry in sections[word[:-1]]]
-            elif kinds := [kind for kind, section in sections.items() if word in section]:
-                views += [(kind, word) for kind in kinds]
-            else:
-                known = ["clean", "corruptions", "attacks", *sections["corruption"], *sections["attack"]]
-                raise UserError(f"{where}: nothing is called '{word}'{registry.nearest(word, known)}")
-        if twice := sorted(set(sections["corruption"]) & set(sections["attack"])):
-            raise UserError(f"{self.name}: '{twice[0]}' is both a corruption and an attack; give one another id")
-        method = self.methods["measure"][measurement]["method"]
-        accepted = registry.constant("measurement", method, "ACCEPTS")
-        if odd := [kind for kind, _ in views if kind not in accepted]:
-            raise UserError(f"{where}: {method} does not measure on a {odd[0]} view; it takes {', '.join(accepted)}")
-        return views
-
     def job(self, stage: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
         """The complete spec of a job."""
         if stage == "prepare":
@@ -196,17 +175,23 @@ class Plan:
         classifier = {**dataset, "classifier": wildcards["classifier"]}
         jobs = [("train", classifier), data]
         if stage == "measure":
+            sources = [classifier]
+            if attacks_on_all(self.methods["measure"][wildcards["measurement"]]["method"]):
+                sources = [{**dataset, "classifier": name} for of, name in self.classifiers if of == dataset["dataset"]]
             for kind, view in self.views[wildcards["measurement"]]:
                 if kind == "corruption":
                     jobs.append(("corrupt", {**dataset, "corruption": view}))
                 elif kind == "attack":
-                    jobs.append(("attack", {**classifier, "attack": view}))
+                    jobs += [("attack", {**source, "attack": view}) for source in sources]
         return jobs
 
     def lineage(self, stage: str, wildcards: Mapping[str, str]) -> str:
         """What the config says about how a file comes to be, its inputs included; the file's metadata says the same."""
-        job = self.job(stage, wildcards)
-        return lineage(job, [self.lineage(*needed) for needed in self.inputs(stage, wildcards)])
+        key = (stage, *sorted(wildcards.items()))
+        if key not in self._lineages:
+            above = [self.lineage(*needed) for needed in self.inputs(stage, wildcards)]
+            self._lineages[key] = lineage(self.job(stage, wildcards), above)
+        return self._lineages[key]
 
     def origin(self, stage: str, wildcards: Mapping[str, str]) -> str:
         """Digest of spec and code of a job and of all jobs above it.

@@ -37,10 +37,10 @@ def security(classifiers: Sequence[Outcomes], look: Look) -> Chart:
     threats = {threat for o in classifiers for threat in o.norms}
     norms = sorted({threat.norm for threat in threats}, key=list(NORMS).index)
     rows: list[dict[str, Any]] = []
-    with canvas(WIDTH if len(norms) > 1 else 6.5, 1 + 3.2 * math.ceil(len(norms) / 3)) as figure:
+    with canvas(WIDTH if len(norms) > 1 else 6.5, 1 + look.room + 3.2 * math.ceil(len(norms) / 3)) as figure:
         for axis, norm in zip(panels(figure, len(norms), 3, sharey=True), norms, strict=True):
             rows += _security_panel(axis, classifiers, look, norm)
-        figure.supylabel("robust accuracy [%]", fontsize=9)
+        look.ylabel(figure, "robust accuracy [%]")
         look.legend(figure, markersize=5)
         png, svg = render(figure)
     data = pd.DataFrame(rows)
@@ -97,9 +97,8 @@ def margins(classifiers: Sequence[Outcomes], look: Look, measurement: str, name:
     members = [o for o in classifiers if measurement in o.margins and not o.margins[measurement].empty]
     architectures = list(dict.fromkeys(o.architecture for o in members))
     rows: list[dict[str, Any]] = []
-    with canvas(
-        max(5.5, WIDTH * min(1, len(architectures) / 2)), 0.9 + 2.7 * math.ceil(len(architectures) / 3)
-    ) as figure:
+    height = 0.9 + look.room + 2.7 * math.ceil(len(architectures) / 3)
+    with canvas(max(5.5, WIDTH * min(1, len(architectures) / 2)), height) as figure:
         axes = panels(figure, len(architectures), 3, sharex=True, sharey=True)
         for axis, architecture in zip(axes, architectures, strict=True):
             for outcomes in (o for o in members if o.architecture == architecture):
@@ -125,7 +124,7 @@ def margins(classifiers: Sequence[Outcomes], look: Look, measurement: str, name:
         axes[0].set_xticks(sorted(set(data["frequency"])))
         for axis in axes:
             axis.set_xlabel("first DCT frequency of the block")
-        figure.supylabel("ℓ₂ margin [pixel range = 1]", fontsize=9)
+        look.ylabel(figure, "ℓ₂ margin [pixel range = 1]")
         look.legend(figure)
         png, svg = render(figure)
     caption = (

@@ -1,4 +1,4 @@
-"""The figures of one data set: overview, accuracy under corruption, and the curves."""
+"""The figures of one data set: overview, accuracy under corruption, curves, attacks side by side, transfer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from pipeline.report import curves, statistics
+from pipeline.report import curves, envelope, sparse, statistics, transfer
 from pipeline.report.leaderboard import CLEAN, CORRUPTED, WORST, Board, slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.statistics import Interval
@@ -27,13 +27,14 @@ from pipeline.report.style import (
 )
 
 
-def draw(classifiers: Sequence[Outcomes], board: Board, everyone: Sequence[Outcomes]) -> Iterator[Chart]:
+def draw(classifiers: Sequence[Outcomes], board: Board, everyone: Sequence[Outcomes], seed: int = 0) -> Iterator[Chart]:
     """All figures of one data set that its measurements allow.
 
     Args:
         classifiers: of one data set.
         board: the leaderboard, of any data sets.
         everyone: the classifiers of all data sets, so that colours agree between them.
+        seed: of the bootstrap.
     """
     look = Look(classifiers, everyone)
     if any(column.name in board.table for column in (CLEAN, CORRUPTED, WORST)):
@@ -45,6 +46,9 @@ def draw(classifiers: Sequence[Outcomes], board: Board, everyone: Sequence[Outco
     names = sorted({name for o in classifiers for name in o.margins if not o.margins[name].empty})
     for name in names:
         yield curves.margins(classifiers, look, name, "margins" if len(names) == 1 else f"margins_{slug(name)}")
+    yield from envelope.draw(classifiers, seed)
+    yield from sparse.draw(classifiers, seed)
+    yield from transfer.draw(classifiers)
 
 
 def _overview(classifiers: Sequence[Outcomes], board: Board, look: Look) -> Chart:
@@ -92,7 +96,7 @@ def _corruptions(classifiers: Sequence[Outcomes], look: Look) -> Chart:
             rows.append(record(outcomes, corruption="clean", severity=0, n=len(outcomes.clean), **limits(value)))
     data = pd.DataFrame(rows)
     names = sorted(set(data["corruption"]) - {"clean"})
-    with canvas(WIDTH, 1.0 + 1.9 * math.ceil(len(names) / 4)) as figure:
+    with canvas(WIDTH, 1.0 + look.room + 1.9 * math.ceil(len(names) / 4)) as figure:
         axes = panels(figure, len(names), 4, sharex=True, sharey=True)
         for axis, name in zip(axes, names, strict=True):
             for outcomes in classifiers:
@@ -114,7 +118,7 @@ def _corruptions(classifiers: Sequence[Outcomes], look: Look) -> Chart:
         axes[0].set_ylim(max(-2, math.floor(10 * data["low"].min()) * 10 - 2), 102)
         for axis in axes[-4:]:
             axis.set_xlabel("severity")
-        figure.supylabel("accuracy [%]", fontsize=9)
+        look.ylabel(figure, "accuracy [%]")
         look.legend(figure, markersize=4)
         png, svg = render(figure)
     caption = (

@@ -12,34 +12,28 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from pipeline.report import envelope, statistics, transfer
 from pipeline.report import outcomes as sources
-from pipeline.report import statistics
 from pipeline.report.comparisons import Comparison
 from pipeline.report.leaderboard import SHARE, TEXT, Board, criterion
 from pipeline.report.outcomes import Outcomes
+from pipeline.report.pagetables import DATASET, Cell, Table, estimate, sort_key, whole, without_one_dataset, words
 from pipeline.report.rendering import cells, interval, signed
 from pipeline.report.statistics import Interval
-from pipeline.report.style import Chart
+from pipeline.report.style import DPI, Chart
 
-DATASET = "Data set"
 PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow", "scipy")
+SECTIONS = {  # beside the figures of each data set: name and text
+    envelope.SECTION: (
+        "How small a perturbation is depends on the attack that sought it. The smallest that any attack of this run "
+        "found for an image bounds the true one from above; an attack that often comes near it is one to trust."
+    ),
+    transfer.SECTION: (
+        "Images that were made on one classifier, shown to another. Where others' images fool a classifier on which "
+        "its own attack failed, that attack was too weak or misled, and the classifier's robust accuracy is too high."
+    ),
+}
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by ("" comes last)."""
-
-    text: str
-    key: str | float = ""
-    limits: str = ""
-    numeric: bool = False
-
-
-class Table(NamedTuple):
-    """A table that can be sorted; the first column names the row."""
-
-    headers: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
 
 
 class Source(NamedTuple):
@@ -85,7 +79,6 @@ def page(
         seed: of the bootstrap.
         spec: shown as it is, if given.
     """
-    figures = [(dataset, [_figure(name, chart) for name, chart in pairs]) for dataset, pairs in charts.items()]
     return (
         _environment()
         .get_template("page.html.j2")
@@ -99,7 +92,8 @@ def page(
             board=_board(board),
             meanings=_meanings(board),
             comparisons=_comparisons(comparisons),
-            figures=[pair for pair in figures if pair[1]],
+            figures=_figures(charts, ""),
+            sections=[(name, text, figures) for name, text in SECTIONS.items() if (figures := _figures(charts, name))],
             checks=_checks(classifiers),
             tables=_sources(tables),
             seed=seed,
@@ -131,26 +125,9 @@ def _board(board: Board) -> Table:
         for place in places:
             text, key = row[place]
             value, _, limits = text.partition(" [") if board.columns[place].kind != TEXT else (text, "", "")
-            line.append(Cell(value, _key(key), f"[{limits}" if limits else "", board.columns[place].kind != TEXT))
+            line.append(Cell(value, sort_key(key), f"[{limits}" if limits else "", board.columns[place].kind != TEXT))
         rows.append(line)
-    return _plain(Table([board.columns[place].header for place in places], rows))
-
-
-def _plain(table: Table) -> Table:
-    """Without the data set's column where it says the same in every row."""
-    place = list(table.headers).index(DATASET)
-    if len({row[place].text for row in table.rows}) != 1:
-        return table
-    keep = [i for i in range(len(table.headers)) if i != place]
-    return Table([table.headers[i] for i in keep], [[row[i] for i in keep] for row in table.rows])
-
-
-def _key(value: Any) -> str | float:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, float) and math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"  # as Number() of the script reads it
-    return value if isinstance(value, str) else float(value)
+    return without_one_dataset(Table([board.columns[place].header for place in places], rows))
 
 
 def _headline(classifiers: Sequence[Outcomes], board: Board, dataset: str) -> Iterator[str]:
@@ -178,7 +155,7 @@ def _headline(classifiers: Sequence[Outcomes], board: Board, dataset: str) -> It
 
 def _missing(classifiers: Sequence[Outcomes], tables: Sequence[Source]) -> list[str]:
     given = {table.kind for table in tables if table.rows}
-    missing = [words for kind, words in sources.KINDS.items() if kind not in given]
+    missing = [meaning for kind, meaning in sources.KINDS.items() if kind not in given]
     if "accuracy" in given and all(o.corrupted.empty for o in classifiers):
         missing.append("corrupted images")
     if "perturbation" in given:
@@ -187,9 +164,17 @@ def _missing(classifiers: Sequence[Outcomes], tables: Sequence[Source]) -> list[
     return missing
 
 
-def _figure(name: str, chart: Chart) -> dict[str, str]:
+def _figures(charts: Mapping[str, Sequence[tuple[str, Chart]]], section: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(data set, figures) of a section, for the data sets that have any."""
+    found = {dataset: [pair for pair in pairs if pair[1].section == section] for dataset, pairs in charts.items()}
+    return [(dataset, [_figure(*pair) for pair in pairs]) for dataset, pairs in found.items() if pairs]
+
+
+def _figure(name: str, chart: Chart) -> dict[str, Any]:
     source = "data:image/png;base64," + base64.b64encode(chart.png).decode()
-    return {"title": chart.title, "caption": chart.caption, "alt": chart.alt, "file": name, "source": source}
+    words = {"title": chart.title, "caption": chart.caption, "alt": chart.alt, "file": name}
+    inches = int.from_bytes(chart.png[16:20]) / DPI  # a PNG file's width
+    return words | {"source": source, "inches": inches, "table": chart.table}
 
 
 def _comparisons(comparisons: Sequence[Comparison]) -> Table:
@@ -197,11 +182,11 @@ def _comparisons(comparisons: Sequence[Comparison]) -> Table:
     rows = []
     for c in comparisons:
         limits = f"[{signed(c.gap.low, c.kind)}, {signed(c.gap.high, c.kind)}]"
-        gap = Cell(signed(c.gap.value, c.kind), _key(c.gap.value), limits, True)
+        gap = Cell(signed(c.gap.value, c.kind), sort_key(c.gap.value), limits, True)
         chances = [Cell(_p(p), p, numeric=True) for p in (c.p, c.adjusted)]
-        words = [Cell(text, text) for text in (c.classifier, c.dataset, c.measure)]
-        rows.append([*words, gap, Cell(str(c.n), c.n), Cell(c.test, c.test), *chances, Cell(c.verdict, c.verdict)])
-    return _plain(Table(headers, rows))
+        names = words(c.classifier, c.dataset, c.measure)
+        rows.append([*names, gap, whole(c.n), *words(c.test), *chances, *words(c.verdict)])
+    return without_one_dataset(Table(headers, rows))
 
 
 def _p(value: float) -> str:
@@ -214,18 +199,13 @@ def _checks(classifiers: Sequence[Outcomes]) -> Table:
     for o in classifiers:
         for threat in o.minimal:
             failed = statistics.share(o.norms[threat] == math.inf)
-            names = [Cell(text, text) for text in (o.classifier, o.dataset, str(threat))]
-            rows.append([*names, _share(failed), _share(statistics.share(o.beaten(threat)))])
-    return _plain(Table(headers, rows))
-
-
-def _share(value: Interval) -> Cell:
-    text, _, limits = interval(value, SHARE).partition(" [")
-    return Cell(text, _key(value.value), f"[{limits}" if limits else "", True)
+            beaten = statistics.share(o.beaten(threat))
+            rows.append([*words(o.classifier, o.dataset, str(threat)), estimate(failed), estimate(beaten)])
+    return without_one_dataset(Table(headers, rows))
 
 
 def _sources(tables: Sequence[Source]) -> Table:
-    rows = [[Cell(t.kind, t.kind), Cell(str(t.rows), t.rows), Cell(t.sha256, t.sha256)] for t in tables]
+    rows = [[*words(t.kind), whole(t.rows), *words(t.sha256)] for t in tables]
     return Table(("Table", "Rows", "SHA-256"), rows)
 
 

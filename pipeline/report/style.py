@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.report.outcomes import REFERENCE, Outcomes
+from pipeline.report.pagetables import Table
 from pipeline.report.statistics import Interval
 
 # Okabe and Ito's colours, apart for all common kinds of colour vision; yellow last, as it is faint on white.
-# Black is for standard training.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# Black is for standard training. The second half serves runs with more than eight trainings: told apart by most.
+COLOURS: tuple[str, ...] = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+COLOURS += ("#8A8A8A", "#7A3B12", "#5E3C99", "#9ACD32", "#0B4F4A", "#E0218A", "#1F2A6B", "#C2A36B")
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PARAMETERS: Any = {
@@ -47,6 +49,8 @@ PARAMETERS: Any = {
     "text.parse_math": False,  # ids are the user's; a $ in one is no formula
 }
 WIDTH = 9.0
+DPI = 200
+LEGEND_ROW, LEGEND_ROWS = 0.19, 3  # inches; rows of a legend for which every figure has room
 CODING = "Colour stands for the training, line style and marker for the architecture."
 
 
@@ -61,6 +65,8 @@ class Chart(NamedTuple):
         png: PNG file.
         svg: SVG file.
         data: the numbers shown.
+        section: of the page, if it does not stand among the figures of its data set.
+        table: shown below the figure, if there is one.
     """
 
     name: str
@@ -70,6 +76,8 @@ class Chart(NamedTuple):
     png: bytes
     svg: bytes
     data: pd.DataFrame
+    section: str = ""
+    table: Table | None = None
 
 
 @contextmanager
@@ -85,7 +93,7 @@ def render(figure: Figure) -> tuple[bytes, bytes]:
     """The figure as PNG and SVG, without time stamps: equal figures give equal bytes."""
     files = []
     for suffix, options in (
-        ("png", {"dpi": 200, "metadata": {"Software": None}}),
+        ("png", {"dpi": DPI, "metadata": {"Software": None}}),
         ("svg", {"metadata": {"Date": None}}),
     ):
         sink = io.BytesIO()
@@ -117,13 +125,26 @@ class Look:
             "marker": MARKERS[number % len(MARKERS)],
         }
 
-    def legend(self, figure: Figure, **keywords: Any) -> None:
-        """A legend of all styles below the panels."""
-        handles = [Line2D([], [], **(self._keywords(*style) | keywords)) for style in self.styles]
-        labels = [f"{architecture}, {training}" for training, architecture in self.styles]
+    @property
+    def _columns(self) -> int:
         # Entries run down the columns, so as many rows as trainings give a column per architecture.
         columns = len(self.architectures) if len(self.styles) > 4 and len(self.architectures) < 5 else 4
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), handlelength=3.2)
+        return min(columns, len(self.styles))
+
+    @property
+    def room(self) -> float:
+        """Inches by which a figure grows, lest a long legend leave its panels no height."""
+        return LEGEND_ROW * max(0, math.ceil(len(self.styles) / self._columns) - LEGEND_ROWS)
+
+    def ylabel(self, figure: Figure, text: str) -> None:
+        """A label beside the middle of all panels, which `room` pushes upwards."""
+        figure.supylabel(text, fontsize=9, y=0.5 * (1 + self.room / figure.get_figheight()))
+
+    def legend(self, figure: Figure, **keywords: Any) -> None:
+        """A legend of all styles below the panels; the figure's height has to include its `room`."""
+        handles = [Line2D([], [], **(self._keywords(*style) | keywords)) for style in self.styles]
+        labels = [f"{architecture}, {training}" for training, architecture in self.styles]
+        figure.legend(handles, labels, loc="outside lower center", ncols=self._columns, handlelength=3.2)
 
 
 def panels(figure: Figure, count: int, columns: int, **keywords: Any) -> list[Axes]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,17 +37,19 @@ def measure(
         classifier: a file that train wrote.
         data: the `evaluation` split that prepare wrote.
         out: Parquet file.
-        views: files of corrupt or attack: the further views.
+        views: files of corrupt or attack: the further views. The attacks are on this classifier, for a method that
+            declares `SOURCES = "all"` on any classifier of the data set.
         device: `auto`, `cpu` or `cuda`.
         batch_size: images at a time; it does not change the result.
     """
     method = registry.load("measurement", spec["method"])
+    module = sys.modules[method.__module__]
     chosen = devices.choose(device)
     evaluation = read_evaluation(data, chosen)
     model, origin = load_classifier(classifier, chosen)
-    seen = [View("clean", "clean", None, evaluation.images, {})] if spec["clean"] else []
-    for path in views:
-        seen += _views(path, evaluation, origin["spec"])
+    any_source = getattr(module, "SOURCES", "own") == "all"
+    files = [_file(path, origin["spec"], any_source) for path in views]
+    seen = _Views(evaluation, files, spec["clean"])
     print(f"{len(evaluation.ids)} images, {len(seen)} views", file=sys.stderr)
     context = {
         "model": model,
@@ -63,21 +65,56 @@ def measure(
     rows = np.asarray(columns.pop("row"))
     keys: dict[str, Any] = {name: [origin["spec"][name]] * len(rows) for name in KEYS_OF_CLASSIFIER}
     keys |= {"measurement": [spec["measurement"]] * len(rows), "sample": [evaluation.ids[row] for row in rows]}
-    own = sys.modules[method.__module__].COLUMNS
-    inputs = {"classifier": classifier, "data": data} | {f"views/{path.stem}": path for path in views}
+    own = module.COLUMNS
+    inputs = {"classifier": classifier, "data": data} | {file.name: file.path for file in files}
     meta = store.provenance("measure", spec, code, inputs, devices.describe(chosen))
     store.write_table(out, keys | {name: columns[name] for name in own}, store.table_schema(own), meta)
 
 
-def _views(path: Path, evaluation: Evaluation, classifier: Mapping[str, Any]) -> Iterator[View]:
-    tensors, meta = store.read_tensors(path, "corrupt", "attack")
-    same_samples(path, store.unpack(tensors["ids"]), evaluation.ids)
-    images = torch.from_numpy(tensors["images"]).to(evaluation.images.device)
-    if meta["stage"] == "corrupt":
-        for severity, level in zip(meta["severities"], images, strict=True):
-            yield View(meta["spec"]["corruption"], "corruption", severity, mapped(level, evaluation.space), {})
-    else:
-        made_on = meta["classifier"]
-        if any(made_on[name] != classifier[name] for name in made_on):
-            raise UserError(f"{path}: made on {made_on['classifier']}, not on {classifier['classifier']}")
-        yield View(meta["spec"]["attack"], "attack", None, images, meta)
+class _File(NamedTuple):
+    """A file of further views: its path, its name in the provenance, and its metadata."""
+
+    path: Path
+    name: str
+    meta: Mapping[str, Any]
+
+
+def _file(path: Path, classifier: Mapping[str, Any], any_source: bool) -> _File:
+    """A file of views, refused if the classifier that it was made on is not to be looked at."""
+    meta = store.read_metadata(path)
+    made_on = meta["classifier"] if meta["stage"] == "attack" else {}
+    for field in made_on:
+        if made_on[field] != classifier[field] and not (any_source and field == "classifier"):
+            raise UserError(f"{path}: made on {made_on[field]}, not on {classifier[field]}")
+    return _File(path, f"views/{path.parent.name}/{path.stem}", meta)
+
+
+class _Views(Sequence[View]):
+    """The views, read when they are looked at, one file at a time: all of them together may not fit into memory."""
+
+    def __init__(self, evaluation: Evaluation, files: Sequence[_File], clean: bool) -> None:
+        self._evaluation = evaluation
+        self._places: list[tuple[_File | None, int, int | None]] = [(None, 0, None)] if clean else []
+        for file in files:  # an attack has one view and no severity
+            self._places += [(file, *place) for place in enumerate(file.meta.get("severities", [None]))]
+        self._open: Path | None = None
+        self._images = evaluation.images[:0]
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: Any) -> Any:
+        file, place, severity = self._places[index]
+        evaluation = self._evaluation
+        if file is None:
+            return View("clean", "clean", None, evaluation.images, {})
+        if file.path != self._open:
+            tensors, _ = store.read_tensors(file.path, "corrupt", "attack")
+            same_samples(file.path, store.unpack(tensors["ids"]), evaluation.ids)
+            self._open, self._images = file.path, torch.from_numpy(tensors["images"]).to(evaluation.images.device)
+        spec = file.meta["spec"]
+        if severity is not None:
+            images = mapped(self._images[place], evaluation.space)
+            return View(spec["corruption"], "corruption", severity, images, {})
+        details = {**file.meta, "classifier": file.meta["classifier"]["classifier"]}
+        return View(spec["attack"], "attack", None, self._images, details)

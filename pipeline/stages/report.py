@@ -49,7 +49,8 @@ def report(
     frames, sources = _read(tables)
     classifiers = outcomes.gather(frames)
     board = ranking.build(classifiers, seed)
-    charts = {name: _draw(name, classifiers, board, frames.get("gallery")) for name in _datasets(classifiers, frames)}
+    gallery = frames.get("gallery")
+    charts = {name: _draw(name, classifiers, board, gallery, seed) for name in _datasets(classifiers, frames)}
     for pairs in charts.values():
         for name, chart in pairs:
             _write(figures / f"{name}.png", chart.png)
@@ -95,10 +96,10 @@ def _datasets(classifiers: Sequence[Outcomes], frames: Mapping[str, pd.DataFrame
 
 
 def _draw(
-    dataset: str, classifiers: Sequence[Outcomes], board: Board, images: pd.DataFrame | None
+    dataset: str, classifiers: Sequence[Outcomes], board: Board, images: pd.DataFrame | None, seed: int
 ) -> list[tuple[str, Chart]]:
     members = outcomes.shared(classifiers, dataset)
-    charts = list(drawing.draw(members, board, classifiers)) if members else []
+    charts = list(drawing.draw(members, board, classifiers, seed)) if members else []
     if images is not None and dataset in set(images["dataset"]):
         charts += gallery.draw(images[images["dataset"] == dataset])
     return [(f"{re.sub(r'[^A-Za-z0-9._-]+', '_', dataset)}_{chart.name}", chart) for chart in charts]
