@@ -52,6 +52,7 @@ MAY_IMPORT = {
         "training.progress",
         "training.step",
         "numerics.box",
+        "numerics.pixels",
         "numerics.frequency",
         "numerics.passes",
         "numerics.reliability",

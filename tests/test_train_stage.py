@@ -45,11 +45,12 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_training_goes_on_and_ends_with_equal_files(digits: Path, tmp_path: Path, how: signal.Signals) -> None:
-    options = {"epochs": 6, "batch_size": 40, "learning_rate": 0.01, "flip": True, "ema": 0.9, "keep": "best"}
+    options = {"epochs": 60, "batch_size": 40, "learning_rate": 0.01, "flip": True, "ema": 0.9, "keep": "best"}
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    arguments = command(digits, cut, options, "--checkpoint-minutes", "0")
-    with subprocess.Popen([sys.executable, *arguments], env=environment(), stderr=subprocess.PIPE) as process:
-        while len(list(tmp_path.glob(".cut.*.checkpoint"))) != 2:
+    arguments = command(digits, cut, options)
+    often = [sys.executable, *arguments, "--checkpoint-minutes", "0"]
+    with subprocess.Popen(often, env=environment(), stderr=subprocess.PIPE) as process:
+        while len(list(tmp_path.glob(".cut.*.checkpoint"))) < 2:
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.01)
         process.send_signal(how)

@@ -12,7 +12,8 @@ from torch import Tensor
 from pipeline import store
 from pipeline.contracts import UserError, derive_seed
 from pipeline.models.classifier import Classifier, build
-from pipeline.stages.space import Space, as_floats, space
+from pipeline.numerics.pixels import as_floats
+from pipeline.stages.space import Space, space
 
 CHUNK = 512  # images that are mapped at a time
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from pipeline.numerics.box import Box
@@ -55,11 +54,6 @@ def _box(frequency: Mapping[str, Any], low: float, high: float, shape: Sequence[
     least, most = pass_range(shape[-2], shape[-1], frequency["bandwidth"], high=high_pass)
     base = 0 if high_pass else low  # what becomes of the image that is constant at the lower bound
     return Box(base + side * least, base + side * most)
-
-
-def as_floats(images: Tensor) -> Tensor:
-    """Images of a data file as float32: uint8 pixels in [0, 1], data that are floats as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def _same(images: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.contracts import UserError, derive_seed
+from pipeline.numerics.pixels import as_floats
 
 
 class Split(NamedTuple):
@@ -105,12 +106,7 @@ def batches(
             images = augment(images, draws, crop_padding, flip)[part.rank :: part.world]
         own = whole[part.rank :: part.world]
         labels = data.labels[own.to(data.labels.device)].to(device, non_blocking=True)
-        yield scaled(images), labels, len(whole)
-
-
-def scaled(images: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [0, 1]; float data as they are."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+        yield as_floats(images), labels, len(whole)
 
 
 def split_order(order: Tensor, batch_size: int, world: int = 1) -> list[Tensor]:

@@ -127,6 +127,8 @@ def fit(
     )
     run = _Run(step, solver, schedule, ema, setting)
     progress = Progress(epochs, count, n, quiet=part.rank > 0)
+    # One step for all epochs: torch.compile would compile each new one again.
+    watched = step if run.judged is step.classifier else step.around(run.judged)
     resumed = run.load()
     progress.start(run.epoch, run.batch, resumed)
     for epoch in range(run.epoch, epochs):
@@ -157,7 +159,7 @@ def fit(
                 run.rest(epoch, number + 1)
         row = {"epoch": epoch + 1.0, "learning_rate": solver.param_groups[0]["lr"], **run.totals.named("train", part)}
         run.check(row["train_loss"])
-        row |= validate(step.around(run.judged), validation, batch_size, seed, part)
+        row |= validate(watched, validation, batch_size, seed, part)
         run.end(row, keep)
         progress.show(row)
         if epoch + 1 < epochs:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from pipeline.training.feeds import Part, Split, scaled, seeded
+from pipeline.numerics.pixels import as_floats
+from pipeline.training.feeds import Part, Split, seeded
 from pipeline.training.progress import Means
 from pipeline.training.step import Step
 
@@ -29,7 +30,7 @@ def validate(step: Step, split: Split, batch_size: int, seed: int, part: Part) -
         own = rows[part.rank :: part.world].to(split.labels.device)
         if not len(own):
             continue
-        pixels, labels = scaled(split.images[own]), split.labels[own]
+        pixels, labels = as_floats(split.images[own]), split.labels[own]
         loss, metrics = step(pixels, labels, seeded(seed, "validation", number, part.rank))
         accuracy = (step.logits(pixels).argmax(1) == labels).float().mean()
         totals.add(len(own), **{**metrics, "loss": loss.detach(), "accuracy": accuracy})
