@@ -416,6 +416,7 @@ def test_a_flipped_bit_is_noticed_and_other_recipes_are_not_read(tmp_path: Path)
     assert torch.equal(loaded["value"], torch.arange(1000.0))
     own.save(0, 3, {})
     assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".net.a.000000-00000004.123.partial").write_bytes(b"killed while it wrote")
     other.clear()
     assert not list(tmp_path.iterdir())
 

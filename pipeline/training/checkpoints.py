@@ -35,7 +35,7 @@ class Checkpoints:
         Where that fails (a full disk) the training says so and goes on: it may yet end without it.
         """
         path = self._folder / f"{self._own}{epoch:06d}-{batch:08d}.checkpoint"
-        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary = path.with_suffix(f".{os.getpid()}.partial")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
@@ -66,8 +66,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all checkpoints of this output, those of earlier recipes too."""
-        for path in self._folder.glob(f"{self._stem}*.checkpoint"):
-            path.unlink(missing_ok=True)
+        for suffix in ("checkpoint", "partial"):  # the latter where a process was killed while it wrote
+            for path in self._folder.glob(f"{self._stem}*.{suffix}"):
+                path.unlink(missing_ok=True)
 
     def _found(self) -> list[Path]:
         return sorted(self._folder.glob(f"{self._own}*.checkpoint"))
