@@ -139,7 +139,7 @@ def test_affine_classifiers_are_crossed_in_one_round_as_the_greedy_loop_does() -
     gap = (logits.amax(dim=1) - logits.amin(dim=1)).tolist()
     optimum = torch.stack([greedy(*row) for row in zip(IMAGES, normal, gap, strict=True)])
     counted = CountedModel(model)
-    found = attack(counted, labels=labels, lam=1.0, prune=False)
+    found = attack(counted, labels=labels, lam=1.0, prune=0)
     torch.testing.assert_close(found, (IMAGES + 1.02 * (optimum - IMAGES)).clamp(0, 1), **CLOSE)
     assert torch.equal(norms.l0_entries(found - IMAGES), norms.l0_entries(optimum - IMAGES))
     assert crossed(model(found), labels).all()
@@ -153,7 +153,7 @@ def test_pruning_keeps_the_fewest_of_the_largest_effects() -> None:
     normal = (model.weight[1 - labels] - model.weight[labels]).view_as(IMAGES)
     logits = model(IMAGES)
     gap = logits.amax(dim=1) - logits.amin(dim=1)
-    whole, pruned = (attack(model, lam=4.0, prune=prune) for prune in (False, True))
+    whole, pruned = (attack(model, lam=4.0, prune=prune) for prune in (0, 20))
     effects = (normal * (whole - IMAGES)).sum(dim=1).flatten(1).sort(dim=1, descending=True).values
     needed = (effects.cumsum(dim=1) < gap[:, None]).sum(dim=1) + 1
     assert torch.equal(norms.l0_pixels(pruned - IMAGES), needed)
@@ -163,18 +163,18 @@ def test_pruning_keeps_the_fewest_of_the_largest_effects() -> None:
 
 def test_larger_lambda_changes_more_in_fewer_rounds() -> None:
     model = affine(SHAPE, 4)
-    sizes = [norms.l0_entries(attack(model, lam=lam, prune=False) - IMAGES) for lam in (1.0, 2.0, 4.0)]
+    sizes = [norms.l0_entries(attack(model, lam=lam, prune=0) - IMAGES) for lam in (1.0, 2.0, 4.0)]
     assert all((few <= more).all() for few, more in itertools.pairwise(sizes)) and (sizes[0] < sizes[2]).any()
     curved = network(SHAPE, 5)
     labels, passes = predictions(curved, IMAGES), []
     for lam in (1.0, 3.0):
         counted = CountedModel(curved)
-        assert crossed(curved(attack(counted, labels=labels, lam=lam, prune=False)), labels).all()
+        assert crossed(curved(attack(counted, labels=labels, lam=lam, prune=0)), labels).all()
         passes.append(counted.forward_passes)
     assert passes[0] > passes[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"prune": False}, {"group": "pixels"}, {"mode": "official"}])
+@pytest.mark.parametrize("options", [{}, {"prune": 0}, {"group": "pixels"}, {"mode": "official"}])
 def test_batch_equals_singles_and_any_order(options: dict[str, Any]) -> None:
     model = network(SHAPE, 5)
     found = attack(model, **options)
@@ -197,7 +197,7 @@ def test_fools_a_network_with_few_pixels(shape: tuple[int, ...]) -> None:
     counts = {}
     for name, options in {
         "official": {"mode": "official"},
-        "plain": {"prune": False},
+        "plain": {"prune": 0},
         "pruned": {},
         "pixels": {"group": "pixels"},
     }.items():
@@ -213,7 +213,7 @@ def test_delta_bounds_every_entry_at_the_price_of_pixels(mode: str) -> None:
     model = network(SHAPE, 5)
     labels, sizes = predictions(model, IMAGES), []
     for delta in (None, 0.1):
-        found = attack(model, delta=delta, mode=mode, prune=False)
+        found = attack(model, delta=delta, mode=mode, prune=0)
         fooled = predictions(model, found) != labels
         assert ((found >= 0) & (found <= 1)).all() and fooled.sum() > 6
         assert torch.equal(found[~fooled], IMAGES[~fooled])
@@ -246,7 +246,7 @@ class Profile(nn.Module):
 def test_an_image_across_before_the_overshoot_is_taken() -> None:
     model = Profile(lambda t: torch.where((t > 0.3005) & (t < 0.3015), -1, t - 0.1))  # the overshoot goes to 0.301
     images = torch.full((1, 1, 2, 2), 0.5, dtype=torch.float64)
-    found = attack(model, images, prune=False)
+    found = attack(model, images, prune=0)
     expected = torch.tensor([0, 0, 0.1, 0.5], dtype=torch.float64)
     torch.testing.assert_close(found.flatten().sort().values - 0.5, expected, **CLOSE)
 
@@ -266,9 +266,9 @@ def test_boxes_without_sparse_pixels_are_refused(box: Box) -> None:
 
 def test_boxes_of_any_bounds() -> None:
     model, box = network(SHAPE, 5), Box(-1, 2)
-    found = attack(model, box=box, prune=False)
+    found = attack(model, box=box, prune=0)
     assert (predictions(model, found) != predictions(model, IMAGES)).all() and (box.excess(found) == 0).all()
-    assert norms.l0_entries(found - IMAGES).sum() < norms.l0_entries(attack(model, prune=False) - IMAGES).sum()
+    assert norms.l0_entries(found - IMAGES).sum() < norms.l0_entries(attack(model, prune=0) - IMAGES).sum()
     free = attack(model, box=Box(-torch.inf, torch.inf), delta=0.2)
     assert (norms.linf(free - IMAGES) <= 0.2 + 1e-12).all() and (UNIT.excess(free) > 0).any()
 
