@@ -40,6 +40,11 @@ class Classifier(nn.Module):
         return logits
 
 
+def uses_timm(model: str) -> bool:
+    """Whether a model's name is one of timm's: no factory, and none of `models.nets`."""
+    return ":" not in model and model not in NETS
+
+
 def build(recipe: Mapping[str, Any]) -> Classifier:
     """Build an untrained classifier.
 
@@ -63,7 +68,7 @@ def build(recipe: Mapping[str, Any]) -> Classifier:
         elif name in NETS:
             net = NETS[name](num_classes=classes, in_chans=channels, size=recipe["size"], **options)
         else:
-            import timm  # 2 s, so only where a model is built
+            import timm  # 2 s, so only where a model is built; `models.imports` knows a shorter way
 
             net = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels, **options)
     except (TypeError, ValueError, RuntimeError, AssertionError, AttributeError, KeyError) as error:
