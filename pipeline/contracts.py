@@ -47,7 +47,7 @@ Folder = Annotated[str, "folder"]
 
 
 class Column(NamedTuple):
-    """A column of a measurement's table: Arrow type by name, and what it holds, with its unit."""
+    """A column of a measurement's table: Arrow type by name (`float64`, `list<float64>`), what it holds, its unit."""
 
     type: str
     meaning: str
@@ -75,7 +75,8 @@ class View(NamedTuple):
         details: of an attack: `classifier` (id of the one attacked), `norm` (`l2`, `linf`, ...), `epsilon` (None if it
             minimises the norm), `forward_passes` and `backward_passes` (per sample, mean over the samples attacked; an
             attack without the latter needs no gradients of that classifier), `large_epsilon_success` (share of some
-            samples on which it succeeds with the whole box as its budget; None without epsilon or box).
+            samples on which it succeeds with the whole box as its budget; None without epsilon or box), `warnings` (of
+            the attack's library).
     """
 
     name: str

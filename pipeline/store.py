@@ -115,16 +115,26 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Mapping[str, Col
         raise ValueError(f"{path.name}: columns {list(columns)}, expected {list(schema)}")
     fields, arrays = [], []
     for name, column in schema.items():
-        kind = pa.type_for_alias(column.type)
+        kind = arrow_type(column.type)
         values = columns[name]
         array = pa.array(values.tolist() if hasattr(values, "tolist") else values, type=kind)
-        if pa.types.is_floating(kind) and any(value != value for value in array.drop_null().to_pylist()):
+        flat = array.flatten() if pa.types.is_list(kind) else array
+        if pa.types.is_floating(flat.type) and any(value != value for value in flat.drop_null().to_pylist()):
             raise ValueError(f"{path.name}: column '{name}' holds NaN; what did not converge is null")
         fields.append(pa.field(name, kind, metadata={"meaning": column.meaning}))
         arrays.append(array)
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={KEY: canonical(meta)}))
     with atomic(path) as temporary:
         pq.write_table(table, temporary)
+
+
+def arrow_type(name: str) -> Any:
+    """Arrow type of a column: a name that Arrow knows, or a list of one, such as `list<float64>`."""
+    import pyarrow as pa
+
+    if name.startswith("list<"):
+        return pa.list_(pa.type_for_alias(name.removeprefix("list<").removesuffix(">")))
+    return pa.type_for_alias(name)
 
 
 def concatenate(paths: Sequence[Path], out: Path, meta: Mapping[str, Any]) -> None:

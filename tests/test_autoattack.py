@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from pipeline.attacks.autoattack import autoattack
 from pipeline.attacks.fmn import fmn
-from pipeline.contracts import UserError
+from pipeline.contracts import UserError, View
+from pipeline.measurements.perturbation import perturbation
 from pipeline.numerics import norms
 from pipeline.numerics.box import Box
+from pipeline.stages.attack import overheard
 from tests.oracles import Constant, grey_images, network, predictions
 
 SHAPE = (1, 6, 6)
@@ -133,6 +135,36 @@ def test_the_librarys_flags_go_to_the_log(caplog: pytest.LogCaptureFixture) -> N
 
     run(Softmax().eval(), IMAGES[:2], epsilon=0.5)
     assert any("probability distribution" in record.getMessage() for record in caplog.records)
+
+
+def test_the_librarys_flags_go_into_the_table() -> None:
+    class Softmax(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return network(SHAPE, 4).float()(images).softmax(dim=1)
+
+    model, images = Softmax().eval(), IMAGES[:2].float()
+    with overheard() as warnings:
+        found = run(model, images, epsilon=0.5)
+        logging.getLogger("auto-attack").warning("there are 3 points with zero gradient! See flags_doc.md for details.")
+        logging.getLogger("pipeline.attacks.autoattack").warning("a word of our own")
+    expected = {
+        "it seems that the output is a probability distribution, please be sure that the logits are used",
+        "there are n points with zero gradient",
+    }
+    assert warnings == expected
+    details = {
+        "norm": "linf",
+        "epsilon": 0.5,
+        "forward_passes": 1.0,
+        "backward_passes": 1.0,
+        "warnings": sorted(warnings),
+    }
+    views = [View("aa", "attack", None, found, {**details, "large_epsilon_success": 1.0})]
+    labels = predictions(model, images)
+    table = perturbation(model=model, images=images, labels=labels, seeds=torch.arange(2), views=views, batch_size=2)
+    assert table["library_warnings"] == ["; ".join(sorted(expected))] * 2
+    logging.getLogger("auto-attack").warning("said after the attack")
+    assert warnings == expected
 
 
 def test_a_tracer_stays_in_place() -> None:

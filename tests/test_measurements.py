@@ -15,8 +15,9 @@ from pipeline.contracts import KEYS, Column, UserError, View
 from pipeline.measurements.accuracy import accuracy
 from pipeline.measurements.gallery import gallery
 from pipeline.measurements.perturbation import perturbation
-from pipeline.numerics.box import Box
+from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.frequency import flip
+from pipeline.store import arrow_type
 from tests.oracles import Affine, Constant, affine, grey_images, network, predictions
 
 SHAPE = (1, 8, 8)
@@ -57,7 +58,7 @@ def test_every_measurement_returns_the_columns_that_it_declares(name: str) -> No
     assert accepts and set(accepts) <= {"clean", "corruption", "attack"}
     assert not set(columns) & {*KEYS, "row"}
     for column in columns.values():
-        assert column.meaning and pa.type_for_alias(column.type)
+        assert column.meaning and arrow_type(column.type)
     model = network(SHAPE, 5).float()
     images = grey_images(9, SHAPE).float()
     labels = predictions(model, images)
@@ -67,14 +68,14 @@ def test_every_measurement_returns_the_columns_that_it_declares(name: str) -> No
         "attack": attacked((images + 0.3).clamp(0, 1)),
     }
     defaults = registry.bind("measurement", name, {}, name)
-    table = registry.load("measurement", name)(
-        **context(model, images, labels, *(views[kind] for kind in accepts)), **defaults
-    )
+    given = context(model, images, labels, *(views[kind] for kind in accepts))
+    given |= {"box": UNIT, "ids": [f"sample/{row}" for row in range(9)], "directions": None}
+    table = registry.load("measurement", name)(**registry.passed("measurement", name, given), **defaults)
     assert list(table) == ["row", *columns] or set(table) == {"row", *columns}
     assert len({len(values) for values in table.values()}) == 1
     assert all(0 <= row < 9 for row in table["row"])
     for column, (kind, _) in columns.items():
-        array = pa.array(table[column], pa.type_for_alias(kind))
+        array = pa.array(table[column], arrow_type(kind))
         if pa.types.is_floating(array.type):
             assert all(math.isfinite(value) for value in array.drop_null().to_pylist())
 

@@ -53,6 +53,7 @@ COLUMNS: Mapping[str, Column] = {
         "bool", "one step of length epsilon along the gradient fools; null if not probed, without epsilon or gradients"
     ),
     "random_search_success": Column("bool", "a short random search within epsilon fools; null likewise"),
+    "library_warnings": Column("string", "what the attack's library warned of, joined by `; `; null if of nothing"),
     "converged_8bit": Column("bool", "converged, and still so with pixels rounded to 8 bits; null if data are not so"),
     "l0_pixels_8bit": Column("int64", "pixels changed after that rounding; null if not converged_8bit"),
 }
@@ -144,6 +145,7 @@ def perturbation(
         columns["forward_passes"] += [view.details["forward_passes"]] * count
         columns["backward_passes"] += [view.details["backward_passes"]] * count
         columns["large_epsilon_success"] += [view.details["large_epsilon_success"]] * count
+        columns["library_warnings"] += ["; ".join(view.details.get("warnings", ())) or None] * count
         cheap = {"single_step_success": [None] * count, "random_search_success": [None] * count}
         if epsilon is not None and norm in probes.NORMS and view.details["backward_passes"] and len(probed):
             if (norm, epsilon) not in rivals:

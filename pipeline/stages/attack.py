@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,8 @@ def attack(
         out: safetensors file: images float32 (n, c, h, w) in the space of the data set, and ids; in its metadata the
             norm and epsilon of the attack, forward and backward passes per attacked sample (mean, counted outside the
             attack), and for an attack with an epsilon in a bounded space the share of the first 64 attacked samples on
-            which it succeeds if epsilon is the diameter of the box (where it does not, the gradients mislead it).
+            which it succeeds if epsilon is the diameter of the box (where it does not, the gradients mislead it), and
+            the beginnings of the warnings that a library of the attack logged.
         device: `auto`, `cpu` or `cuda`.
         batch_size: images at a time; it does not change the result.
     """
@@ -69,7 +73,7 @@ def attack(
         return found
 
     quick = folded(model, evaluation.images[:PROBE])
-    with frozen(model), frozen(quick):
+    with frozen(model), frozen(quick), overheard() as warnings:
         with torch.no_grad():
             predictions = torch.cat([model(images).argmax(1) for images in torch.split(evaluation.images, batch_size)])
         correct = (predictions == evaluation.labels).nonzero().flatten()
@@ -101,6 +105,7 @@ def attack(
         "forward_passes": counted.forward_passes / max(len(correct), 1),
         "backward_passes": counted.backward_passes / max(len(correct), 1),
         "large_epsilon_success": success,
+        "warnings": sorted(warnings),
     }
     store.write_tensors(out, {"images": perturbed.cpu().numpy(), "ids": store.pack(evaluation.ids)}, meta)
 
@@ -113,3 +118,22 @@ def _lost(quick: nn.Module, model: nn.Module, images: Tensor, labels: Tensor) ->
     fooled: Tensor = quick(images).argmax(1) != labels
     lost: Tensor = fooled & (model(images).argmax(1) == labels)
     return lost
+
+
+@contextlib.contextmanager
+def overheard() -> Iterator[set[str]]:
+    """What the libraries of an attack log as warnings: their first clauses, with n for numbers, which are a batch's."""
+    heard: set[str] = set()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print(f"{record.name}: {record.getMessage()}", file=sys.stderr)  # as it would be without a handler
+            if not record.name.startswith("pipeline"):
+                heard.add(re.sub(r"\d[\d.]*", "n", re.split(r"[.!](?=\s|$)", record.getMessage())[0]).strip())
+
+    listener = Listener(logging.WARNING)
+    logging.getLogger().addHandler(listener)
+    try:
+        yield heard
+    finally:
+        logging.getLogger().removeHandler(listener)
