@@ -46,7 +46,7 @@ KINDS: Mapping[str, Kind] = {
     "measurement": Kind(
         "measurements",
         frozenset({"model", "images", "labels", "seeds", "views", "batch_size"}),
-        frozenset({"box"}),
+        frozenset({"box", "ids", "directions"}),
     ),
 }
 ROOT = Path(__file__).parent

@@ -32,7 +32,8 @@ def test_signature_read_from_the_text_is_that_of_the_function(kind: str, name: s
 def test_defaults_pass_their_own_check(kind: str, name: str) -> None:
     for key, option in registry.options(kind, name).items():
         if option.default is not registry.REQUIRED and option.default is not None:
-            assert registry.convert(option.default, option.type, key) == option.default
+            default = list(option.default) if isinstance(option.default, tuple) else option.default
+            assert registry.convert(option.default, option.type, key) == default
 
 
 @pytest.mark.parametrize("name", registry.names("measurement"))

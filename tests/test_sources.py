@@ -364,6 +364,21 @@ def test_synthetic_samples_lie_at_epsilon_along_the_first_direction_alone() -> N
     assert np.abs((noise * signs[:, None]).mean(0)).max() < 5 / np.sqrt(len(noise)), "the noise knows no class"
 
 
+def test_synthetic_second_feature_lies_along_the_second_direction() -> None:
+    samples = synthetic(epsilon=2.0, sigma=0.5, dimension=12, samples=400, test_samples=6, basis_seed=3, rho=0.25)
+    images, signs = samples.read(np.arange(406)), 2 * samples.labels - 1
+    coordinates = images[:, 0, 0].astype(np.float64) @ basis(12, 3)
+    assert coordinates[:, 0] == pytest.approx(2.0 * signs, abs=1e-5)
+    assert coordinates[:, 1] == pytest.approx(0.25 * signs, abs=1e-5)
+    assert coordinates[:, 2:].std() == pytest.approx(0.5, rel=0.1)
+    assert samples.directions is not None and samples.directions.dtype == np.float32
+    assert samples.directions[:, 0, 0] == pytest.approx(basis(12, 3)[:, :2].T, abs=1e-7)
+    plain = synthetic(dimension=12, samples=4, test_samples=2).directions
+    assert plain is not None and plain.shape == (1, 1, 1, 12)
+    with pytest.raises(UserError, match="rho: given 1 with dimension 1, expected a dimension of at least 2"):
+        synthetic(dimension=1, rho=1.0)
+
+
 def test_basis_is_orthonormal_and_uniform() -> None:
     frame = basis(30, 0)
     assert frame.T @ frame == pytest.approx(np.eye(30), abs=1e-12)

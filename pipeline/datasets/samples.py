@@ -26,6 +26,8 @@ class Samples:
         encoded: name (for messages) and bytes of one sample's image file, undecoded; None where there are no files.
             It must work in forked worker processes.
         box: smallest and largest value of valid float32 data, None where there is no bound; pixels have [0, 1].
+        directions: (k, c, h, w) float32, orthonormal directions that tell the classes apart, where the source knows all
+            of them.
     """
 
     ids: Sequence[str]
@@ -35,3 +37,4 @@ class Samples:
     read: Callable[[NDArray[np.int64]], Array]
     encoded: Callable[[int], tuple[str, bytes]] | None = None
     box: tuple[float | None, float | None] = (0.0, 1.0)
+    directions: Array | None = None

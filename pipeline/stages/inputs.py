@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pipeline import store
 from pipeline.contracts import UserError, derive_seed
-from pipeline.models.classifier import Classifier, build
+from pipeline.models.classifier import Classifier, build, uses_timm
+from pipeline.models.imports import import_timm
 from pipeline.numerics.pixels import as_floats
 from pipeline.stages.space import Space, space
 
@@ -19,12 +20,17 @@ CHUNK = 512  # images that are mapped at a time
 
 
 class Evaluation(NamedTuple):
-    """Evaluation images (n, c, h, w), labels (n,), ids, and the space of the data set."""
+    """Evaluation images (n, c, h, w), labels (n,), ids, and the space of the data set.
+
+    `directions` (k, c, h, w) float32 are those that tell the classes apart, None where the source knows none: they are
+    orthonormal before the frequency map, and what becomes of them behind it.
+    """
 
     images: Tensor
     labels: Tensor
     ids: list[str]
     space: Space
+    directions: Tensor | None = None
 
     def seeds(self, seed: int, *names: str | int) -> Tensor:
         """(n,) int64: one seed a sample from (base seed, names, sample id)."""
@@ -34,7 +40,11 @@ class Evaluation(NamedTuple):
 def read_evaluation(path: Path, device: torch.device) -> Evaluation:
     """Read the `evaluation` split that prepare wrote, images as float32 in the space of the data set."""
     evaluation = _read(path, device)
-    return evaluation._replace(images=mapped(evaluation.images, evaluation.space))
+    directions = evaluation.directions
+    return evaluation._replace(
+        images=mapped(evaluation.images, evaluation.space),
+        directions=None if directions is None else mapped(directions, evaluation.space),
+    )
 
 
 def read_pixels(path: Path, device: torch.device) -> Evaluation:
@@ -58,7 +68,8 @@ def _read(path: Path, device: torch.device) -> Evaluation:
     """The split with the images as they are in the file."""
     tensors, meta = store.read_tensors(path, "prepare evaluation")
     images, labels = (torch.from_numpy(tensors[name]).to(device) for name in ("images", "labels"))
-    return Evaluation(images, labels, store.unpack(tensors["ids"]), space(meta, images.shape))
+    directions = torch.from_numpy(tensors["directions"]).to(device) if "directions" in tensors else None
+    return Evaluation(images, labels, store.unpack(tensors["ids"]), space(meta, images.shape), directions)
 
 
 def same_samples(path: Path, ids: list[str], expected: list[str]) -> None:
@@ -72,6 +83,8 @@ def same_samples(path: Path, ids: list[str], expected: list[str]) -> None:
 def load_classifier(path: Path, device: torch.device) -> tuple[Classifier, dict[str, Any]]:
     """The classifier in a file that `train` wrote, in eval mode, and the file's metadata."""
     tensors, meta = store.read_tensors(path, "train")
+    if uses_timm(meta["recipe"]["model"]):
+        import_timm()
     classifier = build(meta["recipe"])
     # load_state_dict copies; a read-only array would only draw a warning from torch
     classifier.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in tensors.items()})

@@ -59,6 +59,8 @@ def measure(
         "views": seen,
         "batch_size": batch_size,
         "box": evaluation.space.box,
+        "ids": evaluation.ids,
+        "directions": evaluation.directions,
     }
     with frozen(model):
         columns = dict(method(**registry.passed("measurement", spec["method"], context), **spec["options"]))

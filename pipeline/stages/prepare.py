@@ -32,10 +32,11 @@ def prepare(*, spec: Mapping[str, Any], code: str, out: Path) -> None:
         code: digest of the code, for the provenance.
         out: safetensors file. `train` holds train_* and validation_* (images (n, c, h, w), uint8 pixels or float32
             data, labels, ids), but no train_images if these stay in their files; `evaluation` holds images, labels, ids
-            and sha256 of each image. The images are those of the source: the frequency map is applied where they are
-            read (`stages.space`). Metadata: classes; `shape` of an image; `box`, the smallest and largest value of the
-            source's valid data, None where there is no bound; `frequency`, the map; for `train` also mean, of the
-            source's data, and std, of the mapped data around the map of that mean.
+            and sha256 of each image, and directions (k, c, h, w) where the source knows those that tell its classes
+            apart. All are those of the source: the frequency map is applied where they are read (`stages.space`).
+            Metadata: classes; `shape` of an image; `box`, the smallest and largest value of the source's valid data,
+            None where there is no bound; `frequency`, the map; for `train` also mean, of the source's data, and std,
+            of the mapped data around the map of that mean.
 
     Raises:
         UserError: the source or its options are wrong, a split is empty, or the frequency map does not fit the images.
@@ -53,6 +54,8 @@ def prepare(*, spec: Mapping[str, Any], code: str, out: Path) -> None:
             "ids": store.pack([samples.ids[row] for row in rows]),
             "sha256": splits.image_hashes(images),
         }
+        if samples.directions is not None:
+            tensors["directions"] = samples.directions
     else:
         parts = splits.split_validation(train, spec["validation"], spec["train_size"])
         tensors = {}
