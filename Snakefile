@@ -52,6 +52,7 @@ include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/perturb.smk"
 include: "workflow/rules/measure.smk"
+include: "workflow/rules/selftest.smk"
 include: "workflow/rules/report.smk"
 
 

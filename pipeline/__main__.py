@@ -20,7 +20,7 @@ STAGES = {
     "attack": "perturb the evaluation images against a classifier",
     "measure": "measure a classifier on clean, corrupted or attacked images",
     "collect": "concatenate the tables of one kind",
-    "report": "make figures, leaderboard and page from the tables",
+    "report": "make figures, leaderboard, claims and page from the tables",
 }
 KIND_OF_STAGE = {
     "prepare": "source",
@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         description="Trains, breaks and attacks small classifiers; exit code 1 if a flag is missing or too many.",
     )
     selftest.add_argument("--out", type=Path, help="folder that keeps the files; without it none is kept")
+    selftest.add_argument("--code", help="digest of the code that is expected to run; another one is refused")
     return top
 
 
@@ -129,13 +130,20 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
         add("--tables", type=Path, nargs="+", required=True, help="Parquet files of measure, of one kind")
         add("--lineages", nargs="*", default=[], help="what the config says of each table; a mismatch is refused")
     if stage == "report":
-        add("--tables", type=Path, nargs="+", required=True, help="Parquet files of collect; the name is the kind")
+        add(
+            "--tables",
+            type=Path,
+            nargs="+",
+            required=True,
+            help="Parquet files of collect or selftest; the name is the kind",
+        )
         add("--figures", type=Path, required=True, help="folder for the figures and their data")
         add("--page", type=Path, required=True, help="the HTML page")
-        add("--leaderboard", type=Path, required=True, help="path without suffix: .parquet, .csv, .md, .html are made")
+        add("--leaderboard", type=Path, required=True, help="path without suffix; the claims are put beside it")
         add("--spec", type=_mapping, default=None, help="the config, JSON or YAML or @file, shown on the page")
         add("--title", default="Boundary Atlas", help="heading of the page")
         add("--seed", type=int, default=0, help="seed of the bootstrap")
+        add("--benchmarks", type=Path, help="folder of Snakemake's benchmark files; the page shows seconds of them")
     else:
         add("--out", type=Path, required=True, help="the file to write")
 
@@ -163,10 +171,10 @@ def _show_methods(kind: str | None, update: Path | None) -> None:
         raise UserError(f"{update}: cannot be read or written ({error.strerror})") from None
 
 
-def _selftest(out: Path | None) -> int:
+def _selftest(out: Path | None, code: str | None) -> int:
     from pipeline.selftest.run import markdown, selftest
 
-    rows = selftest(out)
+    rows = selftest(out, code)
     print(markdown(rows))
     return 0 if all(row.right for row in rows) else 1
 

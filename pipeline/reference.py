@@ -113,7 +113,7 @@ def short(kind: Any) -> str:
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(short, members))
     if origin is not None:
-        return "mapping" if issubclass(origin, Mapping) else "list"
+        return "mapping" if issubclass(origin, Mapping) else f"list of {short(members[0])}"
     return {int: "integer", float: "number", bool: "true, false", str: "text", types.NoneType: "null"}[kind]
 
 
@@ -144,6 +144,8 @@ def _entries(options: Mapping[str, Option], meanings: Mapping[str, str]) -> list
 
 
 def _value(default: Any) -> str:
+    if isinstance(default, tuple):
+        return f"[{', '.join(map(_value, default))}]"
     text = str(default)
     return text.removesuffix(".0") if isinstance(default, float) else AS_IN_YAML.get(text, text)
 

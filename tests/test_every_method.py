@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline import registry, store
+from pipeline.report import sections
 from tests.planrunner import run_plan
 from tests.test_datasets import write_parquet
 from tests.tinydata import folder_of_images, published_sets
@@ -124,6 +125,52 @@ def test_every_attack(tmp_path: Path) -> None:
             else f"median_{'l0' if attack in counts else 'l2'}_{attack}"
         )
         assert len([name for name in board if name.startswith(kind)]) == 3, f"{attack}: a value and its interval"
+
+
+MEASURED: Mapping[str, Mapping[str, Any]] = {
+    "accuracy": {"views": ["clean", "corruptions", "attacks"]},
+    "curvature": {"views": ["deepfool"], "radii": [0.1], "draws": 1, "samples": 6},
+    "dct_margin": {"size": 4, "step": 4, "steps": 3, "rounds": 2},
+    "detection": {
+        "views": ["deepfool"],
+        "probes": 2,
+        "draws": 2,
+        "alphas": [1],
+        "adaptive_samples": 2,
+        "adaptive_steps": 1,
+    },
+    "gallery": {"views": "attacks", "samples": 2},
+    "invariance": {"angles": [15], "shifts": [0.125], "scales": [0.25], "displacements": [0.05], "draws": 1},
+    "loops": {"loops": 2, "levels": 1},
+    "perturbation": {"views": "attacks"},
+    "regions": {"pairs": 4, "depth": 2, "steps": 10},
+    "shared_directions": {"views": ["deepfool"], "dimension": 2, "draws": 4, "lines": 2},
+    "slices": {"views": ["clean", "deepfool"], "samples": 1, "points": 8},
+    "subspace_margin": {"dimension": 2, "steps": 3, "rounds": 2},
+    "transfer": {"views": ["pgd_l2"]},
+}
+
+
+def test_every_measurement(tmp_path: Path) -> None:
+    """From the config to the page: rows in the table of its kind, of every classifier."""
+    assert set(MEASURED) == set(registry.names("measurement"))
+    config = {
+        "datasets": {"digits": {"source": "digits", "train_size": 200, "evaluation": 24}},
+        "architectures": NET | {"mlp": {"model": "mlp", "depth": 1, "width": 16}},
+        "trainings": {"standard": RECIPE | {"epochs": 3}},
+        "corruptions": {"contrast": {"constants": "cifar"}},
+        "attacks": ATTACKS | {"deepfool": {"steps": 20}},
+        "measurements": MEASURED,
+    }
+    results = run_plan(config, tmp_path)
+    whole(results, config)
+    for kind in MEASURED:
+        table = pd.read_parquet(results / f"tables/{kind}.parquet")
+        assert set(table["classifier"]) == {"tiny--standard--0", "mlp--standard--0"}, kind
+        assert not table.isna().all(axis=None)
+    page = (results / "report/index.html").read_text(encoding="utf-8")
+    for module in (*sections.MEASURED, *sections.ACROSS):
+        assert module.SECTION in page
 
 
 def given(training: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from pipeline import registry
 from pipeline.contracts import UserError
 from tests.planrunner import run_plan
 from tests.tinydata import folder_of_images, published_sets
@@ -20,11 +21,26 @@ from workflow.common import ROOT, Plan
 FOLDER = ROOT / "workflow/presets"
 EVALUATED = 4  # images
 PRESETS = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+FEW = {  # options of measurements
+    "adaptive_samples": 2,
+    "adaptive_steps": 1,
+    "draws": 1,
+    "iterations": 3,
+    "loops": 1,
+    "pairs": 2,
+    "points": 6,
+    "probes": 1,
+    "resolution": 5,
+    "rounds": 1,
+    "samples": 4,
+    "steps": 2,
+}
 BLOCKS = {  # first frequencies of the blocks that margins are measured in, of images of the reduced size
     "mnist": list(range(21)),
     "cifar10": list(range(0, 25, 2)),
     "cifar10_frequencies": list(range(0, 25, 2)),
     "cifar100": list(range(0, 25, 2)),
+    "digits_frequencies": list(range(7)),
     "imagenet100": [0, 16],
     "imagenet": [0, 16],
 }
@@ -50,10 +66,11 @@ def reduced(config: dict[str, Any]) -> dict[str, Any]:
             training["steps"] = 2
     for name in config["attacks"]:
         config["attacks"][name] = {**(config["attacks"][name] or {}), "steps": 2}
-    if "margin" in config["measurements"]:
-        config["measurements"]["margin"]["steps"] = 2
-    if "gallery" in config["measurements"]:
-        config["measurements"]["gallery"]["samples"] = 2
+    for name, measurement in config["measurements"].items():
+        given = measurement or {}
+        known = registry.options("measurement", given.get("method", name))
+        few = {key: value for key, value in FEW.items() if key in known}
+        config["measurements"][name] = {**given, **few}
     return config
 
 

@@ -121,13 +121,14 @@ def write(folder, frames):
     return paths
 
 
-def run(out, tables):
+def run(out, tables, **own):
     report(
         tables=tables,
         figures=out / "figures",
         page=out / "report" / "index.html",
         leaderboard=out / "leaderboard",
         title="A <title>",
+        **own,
     )
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
 
@@ -162,7 +163,9 @@ def finished(tmp_path_factory):
 def test_files(finished):
     _, files = finished
     expected = {"report/index.html", *(f"leaderboard.{suffix}" for suffix in ("parquet", "csv", "md", "html"))}
-    names = {"digits": ("robustness", "margins", "envelope", "transfer"), "colours": ()}
+    expected |= {"claims.csv", "claims.md", "profile.parquet"}
+    own = ("robustness", "margins", "envelope", "transfer", "profile_correlations", "profile_robustness")
+    names = {"digits": own, "colours": ()}
     for dataset, own in names.items():
         for figure in ("overview", "corruptions", "gallery", *own):
             expected |= {f"figures/{dataset}_{figure}.{suffix}" for suffix in ("png", "svg", "csv")}
@@ -243,7 +246,7 @@ def test_missing_and_empty_tables(tmp_path, kept, empty):
     note = re.search(r"Not measured in this run: (.*)</p>", text).group(1)
     for kind, words in outcomes.KINDS.items():
         assert (words in note) == (kind not in kept)
-    assert ("No classifier was measured" in text) == (kept in ((), ("gallery",)))
+    assert ("No classifier was measured" in text) == (kept == ())
 
 
 def test_single_sample_and_brought_classifier(tmp_path):
@@ -342,3 +345,55 @@ def test_doubts_about_an_attack_stand_on_leaderboard_and_page(tmp_path):
         assert "gradient is zero on 100 % of images" in files[name].decode()
     headers = re.findall(r'<th scope="col"><button type="button">([^<]*)<', files["report/index.html"].decode())
     assert headers.index("Flags") < headers.index("Clean accuracy [%]"), "seen before the numbers"
+
+
+def selftest_table(folder, verdicts):
+    rows = [{"defence": HOSTILE, "broken": True, "flags": None, "verdict": verdict} for verdict in verdicts]
+    rows[0]["flags"] = "random forward pass"
+    path = folder / "selftest.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def test_selftest_stands_on_the_page(tmp_path):
+    tables = write(tmp_path / "tables", {"accuracy": pd.DataFrame(accuracy(keys("d", "a", "standard"), [True]))})
+    page = run(tmp_path / "none", tables)["report/index.html"].decode()
+    assert "It was not run here." in page and "<code>selftest: true</code>" in page
+    for verdicts, said in (
+        (["right"] * 2, "All 2 verdicts are right."),
+        (["right", "wrong"], "1 of 2 verdicts are wrong"),
+    ):
+        tables["selftest"] = selftest_table(tmp_path, verdicts)
+        files = run(tmp_path / "out", tables)
+        page = files["report/index.html"].decode()
+        section = page.partition('id="selftest"')[2].partition("</main>")[0]
+        assert said in section and section.count('<th scope="row"') == 2
+        assert '<td data-sort="none">none</td>' in section and "nan" not in section
+        assert "By hand: <code>python -m pipeline selftest</code>" in " ".join(section.split())
+        assert "random forward pass</td>" in section and HOSTILE not in page
+        assert "tables that this page does not show" not in page
+        assert page.count(">selftest</th>") == 1, "among the tables with their digests"
+    assert run(tmp_path / "again", tables) == files
+
+
+def test_seconds_of_attacks_stand_on_the_page_alone(tmp_path):
+    frames = {"perturbation": pd.DataFrame(perturbation(keys("d", "a", "standard"), "few", "l0", None, [3.0, 4.0]))}
+    tables = write(tmp_path / "tables", frames)
+    without = run(tmp_path / "without", tables)
+    assert run(tmp_path / "missing", tables, benchmarks=tmp_path / "nowhere") == without
+    path = tmp_path / "benchmarks/attack/d/a--standard--0/few.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text("s\th:m:s\tmax_rss\n12.34\t0:00:12\t-\n")
+    files = run(tmp_path / "with", tables, benchmarks=tmp_path / "benchmarks")
+    page = files.pop("report/index.html").decode()
+    assert ">12.3</td>" in page and "Seconds of the whole job" in page and "its start" in page
+    assert "Seconds of the whole job" not in without.pop("report/index.html").decode()
+    assert files == without
+
+
+def test_a_data_set_without_accuracy_beside_one_with_it(tmp_path):
+    frames = {"accuracy": pd.DataFrame(accuracy(keys("d", "a", "standard"), [True, False]))}
+    frames["dct_margin"] = pd.DataFrame(margins(keys("e", "a", "standard"), [1.0, 2.0], [True, True]))
+    files = run(tmp_path / "out", write(tmp_path / "tables", frames))
+    assert "figures/d_overview.png" in files and "figures/e_overview.png" not in files
+    assert "figures/e_margins.png" in files

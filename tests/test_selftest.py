@@ -43,6 +43,29 @@ def test_exit_code_0_and_a_table_where_all_is_right(folder: Path, capsys: pytest
     assert (folder / "selftest.md").read_text() == shown
 
 
+def test_what_it_runs_counts_for_the_digest_of_its_code(folder: Path) -> None:
+    """Everything that a file of it was made by is among the modules."""
+    made = {path: store.read_metadata(path)["spec"] for path in folder.rglob("*.*") if path.suffix != ".md"}
+    kinds = {"source": "datasets", "attack": "attacks", "measurement": "measurements"}
+    named = {f"pipeline.datasets.{spec['source']}" for spec in made.values() if "source" in spec}
+    for spec in made.values():
+        for kind, package in kinds.items():
+            if kind in spec and "method" in spec:
+                named.add(f"pipeline.{package}.{spec['method']}")
+        if "model" in spec:
+            named |= {spec["model"].partition(":")[0]}
+            named |= {f"pipeline.training.{spec['method']}"} if "method" in spec else set()
+    assert len(named) == 6 and named <= set(run.modules())
+    stages = {store.read_metadata(path)["stage"] for path in made} - {"selftest"}
+    assert {f"pipeline.stages.{stage}" for stage in stages} <= set(run.modules())
+    assert store.read_metadata(folder / "selftest.parquet")["code"] == run.code()
+
+
+def test_other_code_than_expected_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["selftest", "--out", str(tmp_path), "--code", "other"]) == 2
+    assert "the code changed" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_each_broken_defence_is_found_by_its_own_signs(folder: Path) -> None:
     rows = pd.read_parquet(folder / "selftest.parquet").set_index("defence")
     assert list(rows.columns) == ["broken", "flags", "verdict"] and set(rows["verdict"]) == {"right"}
@@ -69,7 +92,7 @@ def test_a_missing_flag_and_one_too_many_are_wrong(
         "| c | no | x | wrong |",
     ]
     for rows, code in (([right], 0), ([right, missing], 1), ([extra, right], 1)):
-        monkeypatch.setattr(run, "selftest", lambda out, rows=rows: rows)
+        monkeypatch.setattr(run, "selftest", lambda out, expected, rows=rows: rows)
         assert main(["selftest"]) == code
         assert capsys.readouterr().out.startswith("| defence |")
 

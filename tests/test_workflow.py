@@ -37,6 +37,7 @@ class Checkout:
         self.write(tiny_config())
 
     def write(self, config: dict[str, Any]) -> None:
+        config = {"selftest": False, **config}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     def command(self, *arguments: str) -> list[str]:
@@ -86,7 +87,8 @@ def test_everything_appears(finished: Checkout) -> None:
     results = finished.folder / "results"
     board = pd.read_parquet(results / "leaderboard.parquet")
     assert sorted(board["training"]) == ["robust", "standard"]
-    for name in ("leaderboard.csv", "leaderboard.md", "leaderboard.html", "report/index.html"):
+    boards = [f"leaderboard.{suffix}" for suffix in ("csv", "md", "html")]
+    for name in (*boards, "claims.csv", "claims.md", "profile.parquet", "report/index.html"):
         assert (results / name).stat().st_size > 100
     tables = {path.stem for path in (results / "tables").iterdir()}
     assert tables == {"accuracy", "perturbation", "dct_margin", "gallery", "transfer"}
@@ -101,7 +103,7 @@ def test_everything_appears(finished: Checkout) -> None:
 
 def test_every_file_says_how_it_was_made(finished: Checkout) -> None:
     for path in (finished.folder / "results").rglob("*"):
-        if path.suffix in (".safetensors", ".parquet") and path.stem != "leaderboard":
+        if path.suffix in (".safetensors", ".parquet") and path.stem not in ("leaderboard", "profile"):
             meta = store.read_metadata(path)
             assert {"stage", "spec", "code", "lineage", "inputs", "versions", "device"} <= set(meta), path
 
@@ -237,6 +239,27 @@ def test_a_job_killed_in_a_re_run_is_not_forgotten(edited: Checkout, what: str) 
         kept.rename(edited.folder / target)
         shutil.rmtree(records)
         (edited.folder / "records").rename(records)
+
+
+def test_a_wrong_flag_reaches_the_report_and_other_code_is_tested_anew(edited: Checkout) -> None:
+    table, code = "results/selftest/selftest.parquet", edited.folder / "pipeline/selftest/run.py"
+    sound = code.read_text()
+    replace("rows = _rows(out)", 'rows = [Row("silent", True, ())]')(code)
+    edited.write({**tiny_config(), "selftest": True})
+    try:
+        assert edited.planned() == Counter({"selftest": 1, "report": 1})
+        result = edited.run(table)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert pd.read_parquet(edited.folder / table)["verdict"].tolist() == ["wrong"]
+        assert edited.planned() == Counter({"report": 1})
+        commands = edited.run("--dry-run", "--printshellcmds").stdout
+        assert re.search(
+            rf" -m pipeline report --tables .*{table} --figures .* --benchmarks results/benchmarks ", commands
+        )
+        code.write_text(sound.replace("IMAGES = 150", "IMAGES = 151"))
+        assert edited.planned() == Counter({"selftest": 1, "report": 1})
+    finally:
+        shutil.rmtree(edited.folder / "results/selftest", ignore_errors=True)
 
 
 def test_processes_of_a_training_are_started_by_the_launcher(edited: Checkout) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline import registry, specs
 from pipeline.codedigest import code_digest
 from pipeline.contracts import Files, Folder, UserError, canonical, lineage
+from pipeline.selftest import run as selftest
 from workflow.checks import check_model, check_schema
 from workflow.views import attacks_on_all, views_of
 
@@ -24,6 +25,7 @@ PATHS = {
     "measure": "measurements/{dataset}/{classifier}/{measurement}.parquet",
     "collect": "tables/{kind}.parquet",
 }
+SELFTEST = "selftest/selftest.parquet"
 RUNTIME = ("device", "results", "checkpoint_minutes")  # fields that change no result
 DATASET_FIELDS = ("frequency", "seed", "test_share", "validation", "train_size", "evaluation", "loading")
 
@@ -232,10 +234,19 @@ class Plan:
 
     def digest(self) -> str:
         """Digest of the whole config and of all code: what must not change while a run is under way."""
-        modules = [f"pipeline.stages.{stage}" for stage in (*PATHS, "report")]
+        modules = [*selftest.modules(), *(f"pipeline.stages.{stage}" for stage in (*PATHS, "report"))]
         for name, kind in registry.KINDS.items():
             modules += [f"pipeline.{kind.package}.{plugin}" for plugin in registry.names(name)]
         return lineage(self.config, [code_digest(ROOT, modules)])
+
+    def selftest_table(self) -> list[str]:
+        """The table of the self-test, if the config asks for it; a job apart, as it reads nothing of the config."""
+        return [str(self.results / SELFTEST)] if self.config["selftest"] else []
+
+    @staticmethod
+    def selftest_code() -> str:
+        """Digest of the code of the self-test."""
+        return selftest.code()
 
     def targets(self, stage: str) -> list[str]:
         """All files of a stage."""

@@ -1,9 +1,9 @@
-"""The figures of one data set: overview, accuracy under corruption, curves, attacks side by side, transfer."""
+"""The first figures of one data set: overview, accuracy under corruption, curves, attacks side by side, transfer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -27,17 +27,25 @@ from pipeline.report.style import (
 )
 
 
-def draw(classifiers: Sequence[Outcomes], board: Board, everyone: Sequence[Outcomes], seed: int = 0) -> Iterator[Chart]:
-    """All figures of one data set that its measurements allow.
+def draw(
+    classifiers: Sequence[Outcomes],
+    board: Board,
+    everyone: Sequence[Outcomes],
+    seed: int = 0,
+    seconds: Mapping[sparse.Job, float] | None = None,
+) -> Iterator[Chart]:
+    """All figures of one data set that accuracy, perturbations, margins and transfer allow.
 
     Args:
         classifiers: of one data set.
         board: the leaderboard, of any data sets.
         everyone: the classifiers of all data sets, so that colours agree between them.
         seed: of the bootstrap.
+        seconds: that the jobs of attacks took, where they are known.
     """
     look = Look(classifiers, everyone)
-    if any(column.name in board.table for column in (CLEAN, CORRUPTED, WORST)):
+    table = board.table[board.table["dataset"] == classifiers[0].dataset]
+    if any(column.name in table and table[column.name].notna().any() for column in (CLEAN, CORRUPTED, WORST)):
         yield _overview(classifiers, board, look)
     if any(not o.corrupted.empty for o in classifiers):
         yield _corruptions(classifiers, look)
@@ -47,7 +55,7 @@ def draw(classifiers: Sequence[Outcomes], board: Board, everyone: Sequence[Outco
     for name in names:
         yield curves.margins(classifiers, look, name, "margins" if len(names) == 1 else f"margins_{slug(name)}")
     yield from envelope.draw(classifiers, seed)
-    yield from sparse.draw(classifiers, seed)
+    yield from sparse.draw(classifiers, seed, seconds)
     yield from transfer.draw(classifiers)
 
 

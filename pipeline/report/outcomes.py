@@ -28,6 +28,14 @@ KINDS = {
     "dct_margin": "margins per frequency block",
     "gallery": "example images",
     "transfer": "transfer of perturbations between classifiers",
+    "subspace_margin": "margins in given and random subspaces",
+    "invariance": "invariance",
+    "curvature": "curvature",
+    "shared_directions": "shared directions",
+    "regions": "regions",
+    "loops": "loops",
+    "slices": "slices",
+    "detection": "detection",
 }
 BROUGHT = "brought"
 REFERENCE = "standard"
@@ -76,7 +84,8 @@ class Outcomes:
         clean: columns `correct` and `confidence`; None if not measured.
         corrupted: sample x (corruption, severity), correct = 1.0; NaN where a sample lacks the view.
         norms: per threat the norm of the perturbation found: +inf if none, 0 if misclassified without one.
-        margins: per measurement, sample x block, of correctly classified samples; +inf if not converged.
+        margins: per measurement of diagonal blocks alone, sample x block, of correctly classified samples; +inf if not
+            converged.
         frequency: per measurement, block -> first row (and column) of the block.
         doubts: per threat, reasons to doubt what the attack found.
         attacks: rows of the perturbation table, with all its norms; not indexed by sample. Empty if not measured.
@@ -149,14 +158,14 @@ class Outcomes:
 
 
 def gather(tables: Mapping[str, pd.DataFrame]) -> list[Outcomes]:
-    """Outcomes of all classifiers, by data set and architecture; `standard` first, brought ones last.
+    """Outcomes of all classifiers of any table, by data set and architecture; `standard` first, brought ones last.
 
     Raises:
         ValueError: a perturbation has a norm that is not in `NORMS`.
     """
     groups: dict[tuple[str, str], dict[str, pd.DataFrame]] = {}
-    for kind in ("accuracy", "perturbation", "dct_margin", "transfer"):
-        for (dataset, classifier), rows in tables.get(kind, pd.DataFrame(columns=KEYS)).groupby(KEYS[:2]):
+    for kind, table in tables.items():
+        for (dataset, classifier), rows in table.groupby(KEYS):
             groups.setdefault((str(dataset), str(classifier)), {})[kind] = rows
 
     def order(o: Outcomes) -> tuple[object, ...]:
@@ -234,6 +243,8 @@ def _doubts(rows: pd.DataFrame) -> dict[Threat, list[str]]:
             found = statistics.share(signs)
             if found.low > limit:
                 reasons.append(f"{text} {100 * found.value:.0f} % of images")
+        if "library_warnings" in part:
+            reasons += [f"its library warns: {text}" for text in part["library_warnings"].dropna().unique()]
         doubts[Threat(attack, norm, epsilon)] = reasons
     return doubts
 
@@ -259,6 +270,8 @@ def _once(rows: pd.DataFrame | None, *names: str) -> pd.DataFrame:
 def _margins(rows: pd.DataFrame) -> tuple[dict[str, pd.DataFrame], dict[str, dict[int, int]]]:
     margins, frequency = {}, {}
     for name, part in rows.groupby("measurement"):
+        if "column" in part and (part["column"].notna() & (part["column"] != part["frequency"])).any():
+            continue  # a map over rows and columns is no curve along frequencies
         starts = part.drop_duplicates("block").sort_values("block")
         frequency[str(name)] = dict(zip(starts["block"].tolist(), starts["frequency"].tolist(), strict=True))
         part = part[part["correct"].astype(bool)]

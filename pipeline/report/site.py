@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import pandas as pd
 
-from pipeline.report import envelope, statistics, transfer
+from pipeline.report import claimtable, sections, statistics
 from pipeline.report import outcomes as sources
+from pipeline.report.claims import CLAIMS, Claim
 from pipeline.report.comparisons import Comparison
 from pipeline.report.leaderboard import SHARE, TEXT, Board, criterion
 from pipeline.report.outcomes import Outcomes
@@ -23,16 +25,7 @@ from pipeline.report.statistics import Interval
 from pipeline.report.style import DPI, Chart
 
 PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow", "scipy")
-SECTIONS = {  # beside the figures of each data set: name and text
-    envelope.SECTION: (
-        "How small a perturbation is depends on the attack that sought it. The smallest that any attack of this run "
-        "found for an image bounds the true one from above; an attack that often comes near it is one to trust."
-    ),
-    transfer.SECTION: (
-        "Images that were made on one classifier, shown to another. Where others' images fool a classifier on which "
-        "its own attack failed, that attack was too weak or misled, and the classifier's robust accuracy is too high."
-    ),
-}
+SELFTEST = "selftest"  # kind of the self-test's table
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -66,6 +59,8 @@ def page(
     tables: Sequence[Source],
     seed: int,
     spec: Mapping[str, Any] | None,
+    claims: Sequence[Claim] = (),
+    selftest: pd.DataFrame | None = None,
 ) -> str:
     """The whole report as an HTML file.
 
@@ -74,10 +69,12 @@ def page(
         classifiers: what was measured.
         board: the leaderboard.
         comparisons: against standard training.
-        charts: data set -> (name of the files, figure).
+        charts: data set -> (name of the files, figure); figures across data sets under "".
         tables: what was read.
         seed: of the bootstrap.
         spec: shown as it is, if given.
+        claims: of the papers, in order.
+        selftest: table of the self-test; None if it did not run.
     """
     return (
         _environment()
@@ -88,13 +85,18 @@ def page(
                 line for dataset in sources.datasets(classifiers) for line in _headline(classifiers, board, dataset)
             ],
             missing=_missing(classifiers, tables),
-            others=[table.kind for table in tables if table.kind not in sources.KINDS],
+            others=[table.kind for table in tables if table.kind not in (*sources.KINDS, SELFTEST)],
             board=_board(board),
             meanings=_meanings(board),
             comparisons=_comparisons(comparisons),
             figures=_figures(charts, ""),
-            sections=[(name, text, figures) for name, text in SECTIONS.items() if (figures := _figures(charts, name))],
+            sections=_sections(charts),
+            claims=claimtable.summary(claims),
+            tests=claimtable.full(claims),
+            untested=len(CLAIMS) - len({claim.key for claim in claims}),
             checks=_checks(classifiers),
+            selftest=None if selftest is None else _selftest(selftest),
+            wrong=0 if selftest is None else int((selftest["verdict"] != "right").sum()),
             tables=_sources(tables),
             seed=seed,
             made_with=_join({package: {metadata.version(package)} for package in PACKAGES}),
@@ -170,6 +172,13 @@ def _figures(charts: Mapping[str, Sequence[tuple[str, Chart]]], section: str) ->
     return [(dataset, [_figure(*pair) for pair in pairs]) for dataset, pairs in found.items() if pairs]
 
 
+def _sections(charts: Mapping[str, Sequence[tuple[str, Chart]]]) -> list[tuple[str, str, Any]]:
+    """(name, text, figures by data set) of each section that has any."""
+    texts = sections.texts()
+    names = dict.fromkeys([*texts, *(chart.section for pairs in charts.values() for _, chart in pairs)])
+    return [(name, texts.get(name, ""), found) for name in names if name and (found := _figures(charts, name))]
+
+
 def _figure(name: str, chart: Chart) -> dict[str, Any]:
     source = "data:image/png;base64," + base64.b64encode(chart.png).decode()
     words = {"title": chart.title, "caption": chart.caption, "alt": chart.alt, "file": name}
@@ -202,6 +211,15 @@ def _checks(classifiers: Sequence[Outcomes]) -> Table:
             beaten = statistics.share(o.beaten(threat))
             rows.append([*words(o.classifier, o.dataset, str(threat)), estimate(failed), estimate(beaten)])
     return without_one_dataset(Table(headers, rows))
+
+
+def _selftest(table: pd.DataFrame) -> Table:
+    rows = []
+    for row in table.to_dict("records"):
+        hides = "yes" if row["broken"] else "no"
+        flags = "none" if pd.isna(row["flags"]) else str(row["flags"])
+        rows.append(words(str(row["defence"]), hides, flags, str(row["verdict"])))
+    return Table(("Defence", "Hides gradients", "Flags", "Verdict"), rows)
 
 
 def _sources(tables: Sequence[Source]) -> Table:

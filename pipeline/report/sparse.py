@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +13,11 @@ from pipeline.report import heatmap, statistics
 from pipeline.report.envelope import SECTION
 from pipeline.report.leaderboard import NUMBER
 from pipeline.report.outcomes import NORMS, Outcomes, Threat
-from pipeline.report.pagetables import Cell, Table, estimate, whole, words
+from pipeline.report.pagetables import Cell, Table, estimate, sort_key, whole, words
 from pipeline.report.statistics import NOTHING, Interval
 from pipeline.report.style import Chart, count, record, render
 
+Job = tuple[str, str, str]  # data set, classifier, attack
 BYTES = {"success": "converged_8bit", "pixels": "l0_pixels_8bit"}  # columns that tables may lack
 
 
@@ -85,8 +86,14 @@ def _results(outcomes: Outcomes, seed: int) -> Iterator[Sparse]:
         )
 
 
-def draw(classifiers: Sequence[Outcomes], seed: int = 0) -> Iterator[Chart]:
-    """Success and pixels of each attack on each classifier of one data set."""
+def draw(classifiers: Sequence[Outcomes], seed: int = 0, seconds: Mapping[Job, float] | None = None) -> Iterator[Chart]:
+    """Success and pixels of each attack on each classifier of one data set.
+
+    Args:
+        classifiers: of the data set.
+        seed: of the bootstrap.
+        seconds: that the jobs took, where they are known; they stand in the page's table alone, as they are no result.
+    """
     found = results(classifiers, seed)
     if not found:
         return
@@ -106,14 +113,20 @@ def draw(classifiers: Sequence[Outcomes], seed: int = 0) -> Iterator[Chart]:
         f"Attacks on few pixels of {classifiers[0].dataset}, on the same images for all of them "
         f"({count(data['n'].tolist())} that are classified correctly). Colour and first number: share perturbed with "
         "success, in percent; second: median number of pixels changed, where a failure counts as infinite. Table: 95 % "
-        "intervals, Wilson for shares, bootstrap for medians. Seconds are no result, as they differ from run to run: "
-        "Snakemake keeps them under benchmarks/attack."
+        "intervals, Wilson for shares, bootstrap for medians. "
+    )
+    known = {(r.outcomes.dataset, r.outcomes.classifier, r.threat.attack) for r in found} & set(seconds or {})
+    caption += (
+        "Seconds are those of the whole job, its start and its probes of the classifier included, as Snakemake wrote "
+        "them under benchmarks/attack. They are no result: they differ from run to run and from machine to machine."
+        if known
+        else "Seconds are no result, as they differ from run to run: Snakemake keeps them under benchmarks/attack."
     )
     alt = f"Heat map of {len(rows)} attacks by {len(columns)} classifiers. " + "; ".join(
         f"{r.threat} on {r.outcomes.classifier}: {100 * r.success.value:.0f} %, {r.pixels.value:g} pixels"
         for r in found
     )
-    yield Chart("sparse", "Attacks on few pixels", caption, alt, png, svg, data, SECTION, _table(found))
+    yield Chart("sparse", "Attacks on few pixels", caption, alt, png, svg, data, SECTION, _table(found, seconds or {}))
 
 
 def _record(result: Sparse) -> dict[str, Any]:
@@ -126,15 +139,21 @@ def _record(result: Sparse) -> dict[str, Any]:
     return record(result.outcomes, **own)
 
 
-def _table(found: Sequence[Sparse]) -> Table:
+def _table(found: Sequence[Sparse], seconds: Mapping[Job, float]) -> Table:
     headers = ["Classifier", "Attack", "n", "Success [%]", "Median pixels", "Median entries"]
     rounded = any(not math.isnan(result.success_8bit.value) for result in found)
     headers += ["Success in 8 bits [%]", "Median pixels in 8 bits"] if rounded else []
+    headers += ["Forward passes an image", "Backward passes an image"]
+    jobs = [(r.outcomes.dataset, r.outcomes.classifier, r.threat.attack) for r in found]
+    timed = any(job in seconds for job in jobs)
+    headers += ["Seconds of the whole job"] if timed else []
     rows = []
-    for r in found:
+    for r, job in zip(found, jobs, strict=True):
         line = [*words(r.outcomes.classifier, str(r.threat)), whole(r.n), estimate(r.success)]
         line += [estimate(r.pixels, NUMBER), estimate(r.entries, NUMBER)]
         line += [estimate(r.success_8bit), estimate(r.pixels_8bit, NUMBER)] if rounded else []
-        passes = (r.forward_passes, r.backward_passes)
-        rows.append([*line, *(Cell(f"{number:.1f}", number, numeric=True) for number in passes)])
-    return Table([*headers, "Forward passes an image", "Backward passes an image"], rows)
+        line += [Cell(f"{number:.1f}", number, numeric=True) for number in (r.forward_passes, r.backward_passes)]
+        time = seconds.get(job, math.nan)
+        line += [Cell("–" if math.isnan(time) else f"{time:.1f}", sort_key(time), numeric=True)] if timed else []
+        rows.append(line)
+    return Table(headers, rows)

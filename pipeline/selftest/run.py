@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import specs, store
-from pipeline.contracts import Column
+from pipeline import registry, specs, store
+from pipeline.codedigest import code_digest
+from pipeline.contracts import Column, UserError
 
 NETS = "pipeline.selftest.nets"
 IMAGES = 150  # that are attacked
@@ -41,6 +42,16 @@ SCHEMA = {
 }
 
 
+# what runs by name: the stages, and their methods by kind
+STAGES = ("prepare", "train", "attack", "measure")
+METHODS = {
+    "source": ("digits",),
+    "training": ("standard", "adversarial"),
+    "attack": ("pgd",),
+    "measurement": ("perturbation",),
+}
+
+
 class Row(NamedTuple):
     """A defence, whether it is broken, and the reasons to doubt the attack on it."""
 
@@ -59,16 +70,34 @@ class Row(NamedTuple):
         return "right" if self.right else "wrong"
 
 
-def selftest(out: Path | None = None) -> list[Row]:
+def modules() -> list[str]:
+    """Modules that the self-test runs, those that it names in words included; what they import is not listed."""
+    named = [f"pipeline.{registry.KINDS[kind].package}.{name}" for kind, names in METHODS.items() for name in names]
+    return ["pipeline.selftest.run", NETS, *(f"pipeline.stages.{stage}" for stage in STAGES), *named]
+
+
+def code() -> str:
+    """Digest of the code that the self-test runs."""
+    return code_digest(registry.ROOT.parent, modules())
+
+
+def selftest(out: Path | None = None, expected: str | None = None) -> list[Row]:
     """Train on the digits that ship inside scikit-learn, attack, measure, and see who is flagged; always on the CPU.
 
     Args:
         out: folder that keeps all files, with the rows as `selftest.parquet` (columns as in `SCHEMA`) and
-            `selftest.md`; None: nothing is kept. A report can show that table as it stands.
+            `selftest.md`; None: nothing is kept. The report shows that table as it stands.
+        expected: digest of the code; None: any.
 
     Returns:
         One row per classifier, the sound ones first.
+
+    Raises:
+        UserError: the code has another digest.
     """
+    digest = code()
+    if expected not in (None, digest):
+        raise UserError("selftest: the code changed while the workflow was running; start it again")
     if out is None:
         with tempfile.TemporaryDirectory() as folder:
             return _rows(Path(folder))
@@ -81,7 +110,7 @@ def selftest(out: Path | None = None) -> list[Row]:
     }
     inputs = {path.parent.name: path for path in sorted(out.glob("*/table.parquet"))}
     spec = {"sound": list(SOUND), "broken": list(BROKEN)}
-    store.write_table(out / "selftest.parquet", columns, SCHEMA, store.provenance("selftest", spec, "", inputs))
+    store.write_table(out / "selftest.parquet", columns, SCHEMA, store.provenance("selftest", spec, digest, inputs))
     (out / "selftest.md").write_text(markdown(rows) + "\n", encoding="utf-8")
     return rows
 

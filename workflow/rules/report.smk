@@ -29,10 +29,12 @@ rule collect:
 
 rule report:
     input:
-        PLAN.targets("collect"),
+        PLAN.targets("collect") + PLAN.selftest_table(),
     output:
         page=f"{RESULTS}/report/index.html",
         figures=directory(f"{RESULTS}/figures"),
+        claims=multiext(f"{RESULTS}/claims", ".csv", ".md"),
+        profile=f"{RESULTS}/profile.parquet",
         leaderboard=multiext(
             f"{RESULTS}/leaderboard", ".parquet", ".csv", ".md", ".html"
         ),
@@ -51,12 +53,15 @@ rule report:
         seed=PLAN.config["seed"],
         spec=PLAN.shown(),
         code=PLAN.code("report", {}),
+        selftest=PLAN.selftest_code() if PLAN.selftest_table() else "",
         origin=PLAN.origin("report", {}),
         leaderboard=lambda wildcards, output: output.leaderboard[0].removesuffix(
             ".parquet"
         ),
+        # No input, as seconds are no result: new ones alone are no reason to make the page again.
+        benchmarks=f"{RESULTS}/benchmarks",
     message:
-        "report: figures, leaderboard and page"
+        "report: figures, leaderboard, claims and page"
     shell:
         "{PYTHON:q} -m pipeline report --tables {input:q} --figures {output.figures:q} --page {output.page:q}"
-        " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} --code {params.code} > {log:q} 2>&1"
+        " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} --benchmarks {params.benchmarks:q} --code {params.code} > {log:q} 2>&1"

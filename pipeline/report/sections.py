@@ -1,0 +1,138 @@
+"""The page's sections beside the figures of each data set, and the modules that fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import pandas as pd
+
+from pipeline.report import (
+    curvature,
+    detection,
+    envelope,
+    invariance,
+    loops,
+    margins,
+    profile,
+    regions,
+    seed_claims,
+    shared_directions,
+    slices,
+    subspace_margins,
+    transfer,
+)
+from pipeline.report.claims import Claim
+from pipeline.report.outcomes import Outcomes
+from pipeline.report.style import Chart, Look
+
+Tables = Mapping[str, pd.DataFrame]  # kind -> rows
+SEEDED = {
+    envelope.SECTION: (
+        "How small a perturbation is depends on the attack that sought it. The smallest that any attack of this run "
+        "found for an image bounds the true one from above; an attack that often comes near it is one to trust."
+    ),
+    transfer.SECTION: (
+        "Images that were made on one classifier, shown to another. Where others' images fool a classifier on which "
+        "its own attack failed, that attack was too weak or misled, and the classifier's robust accuracy is too high."
+    ),
+}
+
+
+class Titled(Protocol):
+    """A module with a section of its own: its name, and what is measured and how to read it."""
+
+    SECTION: str
+    TEXT: str
+
+
+class Measured(Titled, Protocol):
+    """A module that shows one kind of table, one data set at a time, and says which claims hold."""
+
+    KIND: str
+
+    def draw(self, rows: pd.DataFrame, classifiers: Sequence[Outcomes], look: Look, seed: int, /) -> Iterator[Chart]:
+        """Figures of the rows of one data set."""
+
+    def claims(self, rows: pd.DataFrame, classifiers: Sequence[Outcomes], seed: int, /) -> Iterator[Claim]:
+        """Claims on the rows of all data sets."""
+
+
+class Across(Titled, Protocol):
+    """A module that shows one kind of table, also across data sets, which the config tells apart."""
+
+    KIND: str
+
+    def draw(self, rows: pd.DataFrame, classifiers: Sequence[Outcomes], look: Look, seed: int, /) -> Iterator[Chart]:
+        """Figures of the rows of one data set."""
+
+    def draw_across(
+        self, rows: pd.DataFrame, classifiers: Sequence[Outcomes], config: Mapping[str, Any], seed: int, /
+    ) -> Iterator[Chart]:
+        """Figures of the rows of all data sets."""
+
+    def claims(
+        self, rows: pd.DataFrame, classifiers: Sequence[Outcomes], seed: int, config: Mapping[str, Any] | None = None
+    ) -> Iterator[Claim]:
+        """Claims on the rows of all data sets."""
+
+
+MEASURED: tuple[Measured, ...] = (invariance, regions, loops, slices, curvature, shared_directions, detection)
+ACROSS: tuple[Across, ...] = (margins, subspace_margins)
+
+
+def texts() -> dict[str, str]:
+    """Section -> text, in the page's order; modules of one section follow each other in it."""
+    found = dict(SEEDED)
+    modules: tuple[Titled, ...] = (*MEASURED, *ACROSS, profile)
+    for module in modules:
+        before = found.get(module.SECTION, "")
+        found[module.SECTION] = before if module.TEXT in before else f"{before} {module.TEXT}".strip()
+    return found
+
+
+def draw(
+    tables: Tables, members: Sequence[Outcomes], everyone: Sequence[Outcomes], dataset: str, seed: int
+) -> Iterator[Chart]:
+    """Figures of one data set.
+
+    Args:
+        tables: of all data sets.
+        members: classifiers of the data set.
+        everyone: those of all data sets, so that colours agree between them.
+        dataset: its id.
+        seed: of the bootstrap.
+    """
+    look = Look(members, everyone)
+    tables = {kind: rows[rows["dataset"] == dataset] for kind, rows in tables.items()}
+    for module in (*MEASURED, *ACROSS):
+        if len(rows := tables.get(module.KIND, pd.DataFrame())):
+            yield from _placed(module, module.draw(rows, members, look, seed))
+    yield from _placed(profile, profile.draw(tables, members, look, seed))
+
+
+def draw_across(
+    tables: Tables, classifiers: Sequence[Outcomes], config: Mapping[str, Any] | None, seed: int
+) -> Iterator[Chart]:
+    """Figures across data sets; none without a config, which says how the data sets differ."""
+    for module in ACROSS:
+        if config is not None and module.KIND in tables:
+            yield from _placed(module, module.draw_across(tables[module.KIND], classifiers, config, seed))
+
+
+def claims(tables: Tables, classifiers: Sequence[Outcomes], config: Mapping[str, Any] | None, seed: int) -> list[Claim]:
+    """All claims that the tables decide."""
+    found = list(seed_claims.claims(tables, classifiers, seed, config))
+    for module in MEASURED:
+        if module.KIND in tables:
+            found += module.claims(tables[module.KIND], classifiers, seed)
+    for module in ACROSS:
+        if module.KIND in tables:
+            found += module.claims(tables[module.KIND], classifiers, seed, config=config)
+    return found
+
+
+def _placed(module: Titled, charts: Iterator[Chart]) -> Iterator[Chart]:
+    """Charts in the module's section, unless they name another."""
+    for chart in charts:
+        yield chart if chart.section else chart._replace(section=module.SECTION)
