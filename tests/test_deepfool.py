@@ -172,6 +172,7 @@ def test_rivals_passed_over_change_nothing_and_save_passes(attack: Attack, monke
     sparing, thorough = CountedModel(network(SHAPE, 10)), CountedModel(network(SHAPE, 10))
     found = attacked(attack, sparing, images, overshoot=0.002)
     monkeypatch.setattr(descent, "GROWTH", 1e30)
+    monkeypatch.setattr(descent, "SPREAD", 1e30)
     torch.testing.assert_close(attacked(attack, thorough, images, overshoot=0.002), found, rtol=0, atol=1e-12)
     assert sparing.backward_passes < 0.8 * thorough.backward_passes
     assert sparing.forward_passes < 1.1 * thorough.forward_passes
@@ -350,3 +351,74 @@ def test_steepness_and_distances() -> None:
     assert boundary.steepness(gradients, "linf")[0, :2].tolist() == [7, 0]
     gaps = torch.tensor([[-10.0, 1.0, 1.0]])
     assert boundary.distances(gaps, boundary.steepness(gradients, "l2")).tolist() == [[2, torch.inf, torch.inf]]
+
+
+CURVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "line": lambda scale, root: scale - root,
+    "parabola": lambda scale, root: scale**2 + scale - root**2 - root,
+    "cubic": lambda scale, root: scale**3 - root**3,
+    "kink": lambda scale, root: torch.where(scale < root, 0.05, 20.0) * (scale - root),
+    "jump": lambda scale, root: torch.where(scale < root, -1.0, 1e-3),
+    "nan below": lambda scale, root: torch.where(scale < root, torch.nan, 1.0),
+}
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("bisections", [1, 10, 30])
+@pytest.mark.parametrize("curve", CURVES)
+def test_locate_is_as_exact_as_halving(curve: str, bisections: int, known: bool) -> None:
+    roots = torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    asked = torch.zeros(200, dtype=torch.int64)
+
+    def ahead(rows: Tensor, scale: Tensor) -> Tensor:
+        asked[rows] += 1
+        return CURVES[curve](scale, roots[rows])
+
+    guess = roots + 1e-4 if known else torch.full_like(roots, torch.nan)
+    start, end = (CURVES[curve](torch.full_like(roots, scale), roots) for scale in (0.0, 1.0))
+    found = boundary.locate(ahead, start, end, guess, bisections)
+    assert (CURVES[curve](found, roots) > 0).all()
+    assert ((found > roots) | (found == 1)).all() and (found - roots <= 2.0**-bisections).all()
+    assert (asked <= bisections + boundary.SPARE).all()
+    if bisections == 10 and curve in ("line", "parabola"):
+        assert asked.double().mean() < (2.2 if known or curve == "line" else 3.5)
+
+
+def test_locate_without_bisections_stays_at_the_end() -> None:
+    values = torch.ones(3)
+    assert boundary.locate(lambda rows, scale: scale, -values, values, 0.5 * values, 0).tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("attack", "passes"), [(deepfool, 3), (in_linf, 3), (superdeepfool, 4)])
+def test_the_way_back_takes_few_passes_and_ends_just_beyond_the_boundary(attack: Attack, passes: float) -> None:
+    images, model = grey_images(60, SHAPE, spread=0.5), network(SHAPE, 10)
+    there, back = CountedModel(model), CountedModel(model)
+    ends, found = attacked(attack, there, images, bisections=0), attacked(attack, back, images)
+    assert (back.forward_passes - there.forward_passes) / 60 < passes
+    assert back.backward_passes == there.backward_passes
+    labels = predictions(model, images)
+    assert (predictions(model, found) != labels).all()
+    nearer = found - 2**-10 * (ends - images)  # `found` lies on the segment from the image to the end
+    moved = (found != ends).flatten(1).any(dim=1)
+    assert moved.double().mean() > 0.8 and (predictions(model, nearer)[moved] == labels[moved]).all()
+
+
+def test_a_walk_expects_the_crossing_where_it_is() -> None:
+    images = grey_images(60, SHAPE, spread=0.5)
+    model = network(SHAPE, 10)
+    labels = predictions(model, images)
+    walks = descent.Descent(model, images, labels, 9, UNIT)
+    walk = walks.walk(walks.active, images, 50, 0.02)
+    halved = boundary.bisect(
+        lambda scale: boundary.crossed(model(images + norms.per_sample(scale, images) * (walk.ends - images)), labels),
+        images,
+        30,
+    )
+    assert walk.found.all() and (walk.guesses - halved).abs().median() < 2e-3
+
+
+def test_the_first_step_takes_one_pass_forward_and_one_backward_where_one_rival_is_near() -> None:
+    weight = torch.eye(10, 40, dtype=torch.float64)
+    model = CountedModel(Affine(weight, torch.tensor([1.0, 0.9, *[-50.0] * 8]).double()))
+    attacked(deepfool, model, torch.zeros(1, *SHAPE).double(), box=ANYWHERE, bisections=0)
+    assert (model.forward_passes - 1, model.backward_passes) == (2, 1)  # one to predict, one to linearise, one to test

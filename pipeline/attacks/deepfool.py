@@ -39,16 +39,18 @@ def deepfool(
     Departures of the mode `default` from the paper and its code: iterates stay in the box; once clipping has taken more
     than half of a sample's step, entries that a step would push out of the box are left out of it, without which images
     of black and white pixels creep or fail; the source class is the label; the step is |f| / |w| as in the paper,
-    without the code's 1e-4; the result is bisected back to the boundary along the segment from the clean image; a class
-    leads by more than rounding. After the first step a rival is passed over where its hyperplane would not be the
-    nearest even if its gradient were twice as long as the longest seen on the sample's way. No bound proves this; it
-    was measured: of 2,200 images in both norms, on a ResNet, a small rectifier net and a smooth one, no result changed,
-    and a quarter to a half of the backward passes went. Where the box lies behind the frequency flip, l2 runs there, on
-    the pixels: the flip keeps l2 lengths, so steps and result are the same but for the bounds, which are met entry by
-    entry. In linf, whose lengths the flip does not keep, each iterate is put back to the nearest point of that box.
+    without the code's 1e-4; the result is brought back to the boundary along the segment from the clean image; a class
+    leads by more than rounding. A rival is passed over where its hyperplane would not be the nearest even if its
+    gradient were twice as long as the longest seen of it on the sample's way, or, if it was not looked at yet, 1.5
+    times as long as the longest seen of the others. No bound proves this; it was measured, on 128 images each, in both
+    norms, against all rivals at every step: on a ResNet-20 for digits no result changed; on one for CIFAR-10 (JPEG 75,
+    74 % accurate) 6 % did, and lengths grew by 0.3 % on average; 0.2 to 0.4 of the backward passes were left. Where the
+    box lies behind the frequency flip, l2 runs there, on the pixels: the flip keeps l2 lengths, so steps and result are
+    the same but for the bounds, which are met entry by entry. In linf, whose lengths the flip does not keep, each
+    iterate is put back to the nearest point of that box.
 
     The mode `official` is the released Python code: steps of length d + 1e-4, linearised at x + (1 + overshoot) r, the
-    very point where the class is tested, 10 classes that include the predicted one, no box, no bisection, and
+    very point where the class is tested, 10 classes that include the predicted one, no box, no way back, and
     x + (1 + overshoot) r of the last step is returned whether it fools or not. What leaves the box counts as a failure
     in the table of norms. Departures: the label stands for the predicted class, which is left when another leads by
     more than rounding; r keeps the dtype of the images; rivals with a zero gradient are passed over. Other releases
@@ -65,7 +67,8 @@ def deepfool(
         overshoot: share added to the perturbation to cross the boundary.
         candidates: rivals, those with the largest logits on the clean image; all other classes if there are fewer. In
             `official` it counts the predicted class.
-        bisections: halvings of the segment; 0 returns the image with the overshoot. `official` makes none.
+        bisections: the result lies within 2**-bisections of the segment's length beyond the boundary, as after so many
+            halvings, but in two or three passes; 0 returns the image with the overshoot. `official` knows none.
         norm: that is minimised, `l2` or `linf`.
         mode: `default` or `official`.
 
@@ -98,9 +101,19 @@ def deepfool(
 
         return on_pixels(attack, model, images, box)
     descent = Descent(model, images, labels, candidates, box, norm)
-    found, ends = descent.walk(descent.active, images[descent.active], steps, overshoot)
+    found, ends, leads, guesses = descent.walk(descent.active, images[descent.active], steps, overshoot)
     fooled, results = descent.active[found], images.clone()
-    results[fooled] = to_boundary(model, images[fooled], ends[found], labels[fooled], box, bisections)
+    results[fooled] = to_boundary(
+        model,
+        images[fooled],
+        ends[found],
+        labels[fooled],
+        box,
+        bisections,
+        start=descent.leads[fooled],
+        end=leads[found],
+        guess=guesses[found],
+    )
     return results
 
 

@@ -1,13 +1,14 @@
-"""DeepFool's steps, shared by the attacks that are made of them; walks on pixels behind the flip; bisection."""
+"""DeepFool's steps, shared by the attacks that are made of them; walks on pixels behind the flip; the way back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.numerics.boundary import bisect, crossed, distances, gaps, rivals, steepness
+from pipeline.numerics.boundary import distances, gaps, lead, locate, parabola_root, rivals, steepness
 from pipeline.numerics.box import Box
 from pipeline.numerics.frequency import flip
 from pipeline.numerics.gradients import class_gradients
@@ -15,6 +16,7 @@ from pipeline.numerics.norms import l2, per_sample
 
 CLIPPED = 0.5  # a step is stuck if the box leaves less than this share of it
 GROWTH = 2.0  # by which a rival's gradient may outgrow the longest seen on the way before it is looked at again
+SPREAD = 1.5  # by which a rival's first gradient may be longer than the longest of the other rivals'
 
 
 def along(gradient: Tensor, slope: Tensor, distance: Tensor, norm: str) -> Tensor:
@@ -24,16 +26,33 @@ def along(gradient: Tensor, slope: Tensor, distance: Tensor, norm: str) -> Tenso
     return gradient * per_sample(distance / slope, gradient)
 
 
+class Walk(NamedTuple):
+    """Where walks have led.
+
+    Attributes:
+        found: (m,) bool, whether each sample has left its class.
+        ends: (m, c, h, w), where; the start where it has not.
+        leads: (m,) by how much another class leads there; NaN where the sample has not left its class.
+        guesses: (m,) at which share of the way from start to end the boundary is expected, in (0, 1), or NaN.
+    """
+
+    found: Tensor
+    ends: Tensor
+    leads: Tensor
+    guesses: Tensor
+
+
 class Descent:
     """Steps of DeepFool for a batch of samples, with what they teach about each sample's rivals.
 
-    A rival's distance is |gap| / |gradient|. Gaps cost nothing, a gradient costs a backward pass. After the first step
-    the rival that is nearest by the longest gradient seen on the sample's way is looked at first, then those whose
-    distance could be smaller if their gradient had grown by the factor `GROWTH`. That is a measured rule, no
-    bound.
+    A rival's distance is |gap| / |gradient|. Gaps cost nothing, a gradient costs a backward pass. The rival that is
+    nearest by the longest gradient seen on the sample's way is looked at first, then those whose distance could be
+    smaller if their gradient had grown by the factor `GROWTH`. A rival that was never looked at is taken to have a
+    gradient as long as the longest of the others, and `SPREAD` in place of `GROWTH`. That is a measured rule, no bound.
 
     Attributes:
         active: (m,) int64, the samples that are in their class.
+        leads: (n,) by how much another class leads on the clean images.
         classes: (n, k) int64, the rivals.
         slopes: (n, k) dual norm of the longest gradient of each rival so far; inf where there is none to go by.
     """
@@ -41,7 +60,7 @@ class Descent:
     def __init__(
         self, model: nn.Module, images: Tensor, labels: Tensor, candidates: int, box: Box, norm: str = "l2"
     ) -> None:
-        """Choose the rivals, by one forward pass.
+        """Choose the rivals and linearise the nearest, for the first step: one forward and one backward pass.
 
         Args:
             model: images to logits.
@@ -52,26 +71,24 @@ class Descent:
             norm: `l2` or `linf`.
         """
         self.model, self.labels, self.box, self.norm = model, labels, box, norm
-        with torch.no_grad():
-            logits = model(images)
-        self.active = (~crossed(logits, labels)).nonzero().squeeze(1)
+        logits, gradients = class_gradients(model, images, lambda logits: rivals(logits, labels, 1), labels)
+        self.leads = lead(logits, labels)
+        self.active = (~(self.leads > 0)).nonzero().squeeze(1)
         self.classes = rivals(logits, labels, candidates)
+        self._opening: tuple[Tensor, Tensor] | None = (logits, gradients)
         self.slopes = torch.full(self.classes.shape, torch.inf, dtype=images.dtype, device=images.device)
 
-    def walk(self, rows: Tensor, start: Tensor, steps: int, overshoot: float) -> tuple[Tensor, Tensor]:
+    def walk(self, rows: Tensor, start: Tensor, steps: int, overshoot: float) -> Walk:
         """Walk from where some samples stand until they leave their class.
 
         Args:
             rows: (m,) int64, which samples.
-            start: (m, c, h, w) in the box.
+            start: (m, c, h, w) in the box; the clean images in the first walk.
             steps: largest number of linearisations.
             overshoot: share added to the way gone.
-
-        Returns:
-            Whether each has left its class, (m,) bool, and where, (m, c, h, w); the start where it has not.
         """
-        ends = start.clone()
-        found = torch.zeros_like(rows, dtype=torch.bool)
+        found, ends = torch.zeros_like(rows, dtype=torch.bool), start.clone()
+        leads, guesses = start.new_full((2, len(rows)), torch.nan)
         active = torch.arange(len(rows), device=rows.device)
         points = start
         stuck = torch.zeros_like(found)
@@ -87,44 +104,59 @@ class Descent:
             origin = start[active]
             trial = self.box.clip(origin + (1 + overshoot) * (points - origin))
             with torch.no_grad():
-                done = crossed(self.model(trial), source) & valid
-            ends[active[done]] = trial[done]
-            found[active[done]] = True
+                reached = lead(self.model(trial), source)
+            done = (reached > 0) & valid
+            arrived, way = active[done], (trial - origin)[done]
+            found[arrived], ends[arrived], leads[arrived] = True, trial[done], reached[done]
+            last, climb = l2(step[done]) / l2(way), (gradient[done] * way).flatten(1).sum(dim=1)
+            guesses[arrived] = _expected(last, climb, reached[done], overshoot)
             going = valid & ~done
             active, points, stuck = active[going], points[going], stuck[going]
-        return found, ends
+        return Walk(found, ends, leads, guesses)
 
     def _nearest(self, rows: Tensor, points: Tensor, stuck: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Distance (m,) to the nearest hyperplane, inf if there is none, its gradient (m, c, h, w) and slope (m,)."""
-        classes, source, known = self.classes[rows], self.labels[rows], self.slopes[rows]
-        fresh = bool(known.isinf().all())
+        classes, source = self.classes[rows], self.labels[rows]
+        usual = self._slopes(rows, 1, 1)
 
         def first(logits: Tensor) -> Tensor:
-            if fresh:
-                return torch.arange(classes.shape[1], device=rows.device).expand_as(classes)
-            return (gaps(logits, classes, source).abs() / known).argmin(dim=1, keepdim=True)
+            return (gaps(logits, classes, source).abs() / usual).argmin(dim=1, keepdim=True)
 
-        logits, gradients = class_gradients(self.model, points, lambda logits: classes.gather(1, first(logits)), source)
-        gap, tried = gaps(logits, classes, source), first(logits)
+        if self._opening is None:
+            logits, gradients = class_gradients(
+                self.model, points, lambda logits: classes.gather(1, first(logits)), source
+            )
+            tried = first(logits)
+        else:
+            (logits, gradients), tried = (part[rows] for part in self._opening), torch.zeros_like(classes[:, :1])
+            self._opening = None
+        gap = gaps(logits, classes, source)
         best = self._best(rows, tried, gap, gradients, points, stuck)
-        if fresh:
-            return best
-        wanted = known.isinf() | (distances(gap, GROWTH * known) < best[0][:, None])
+        wanted = distances(gap, self._slopes(rows, GROWTH, SPREAD)) < best[0][:, None]
         wanted = wanted.scatter(1, tried, False)
-        again = wanted.any(dim=1).nonzero().squeeze(1)
-        if not len(again):
-            return best
-        asked, tried = wanted[again].sort(dim=1, descending=True, stable=True)
-        most = int(asked.sum(dim=1).max())
-        asked, tried = asked[:, :most], tried[:, :most]
-        _, gradients = class_gradients(self.model, points[again], classes[again].gather(1, tried), source[again])
-        # what a sample did not ask for and others in the batch did must not count, or the batch would matter
-        gradients = gradients.masked_fill(~asked.view(*asked.shape, *[1] * (points.ndim - 1)), 0)
-        other = self._best(rows[again], tried, gap[again], gradients, points[again], stuck[again])
-        nearer = other[0] < best[0][again]
-        for mine, theirs in zip(best, other, strict=True):
-            mine[again[nearer]] = theirs[nearer]
+        counts = wanted.sum(dim=1)
+        for power in range(int(counts.max()).bit_length()):  # samples that ask for about as many rivals share a batch
+            again = (counts >> power == 1).nonzero().squeeze(1)
+            if not len(again):
+                continue
+            asked, tried = wanted[again].sort(dim=1, descending=True, stable=True)
+            most = int(counts[again].max())
+            asked, tried = asked[:, :most], tried[:, :most]
+            _, gradients = class_gradients(self.model, points[again], classes[again].gather(1, tried), source[again])
+            # what a sample did not ask for and others in the batch did must not count, or the batch would matter
+            gradients = gradients.masked_fill(~asked.view(*asked.shape, *[1] * (points.ndim - 1)), 0)
+            other = self._best(rows[again], tried, gap[again], gradients, points[again], stuck[again])
+            nearer = other[0] < best[0][again]
+            for mine, theirs in zip(best, other, strict=True):
+                mine[again[nearer]] = theirs[nearer]
         return best
+
+    def _slopes(self, rows: Tensor, growth: float, spread: float) -> Tensor:
+        """Slopes (m, k) to reckon with: `growth` times the known ones, `spread` times the longest known for others."""
+        known = self.slopes[rows]
+        seen = known.isfinite()
+        longest = known.masked_fill(~seen, 0).amax(dim=1, keepdim=True)
+        return torch.where(seen, growth * known, spread * torch.where(longest > 0, longest, 1))
 
     def _best(
         self, rows: Tensor, tried: Tensor, gap: Tensor, gradients: Tensor, points: Tensor, stuck: Tensor
@@ -148,6 +180,23 @@ class Descent:
         if self.norm == "l2":
             return l2(moved) < CLIPPED * l2(step)
         return ((moved - CLIPPED * step) * gradient).flatten(1).sum(dim=1) < 0
+
+
+def _expected(last: Tensor, climb: Tensor, lead: Tensor, overshoot: float) -> Tensor:
+    """Share of the way from start to trial at which a walk is expected to have met the boundary, (m,) or NaN.
+
+    The point of the last linearisation is taken to lie on that way, so that a parabola is known: its slope there, its
+    root 1 / (1 + overshoot) without a bend, and its value at the end.
+
+    Args:
+        last: (m,) length of the last step as a share of the way.
+        climb: (m,) by how much the linearised gap grows along the whole way.
+        lead: (m,) at the end.
+        overshoot: share added to the way gone.
+    """
+    reach = last + overshoot / (1 + overshoot)  # from the last linearisation to the end
+    bend = (lead - climb * (reach - last)) / reach.square()
+    return 1 - reach + parabola_root(-climb * last, climb, bend)
 
 
 def on_pixels(attack: Callable[[nn.Module, Tensor, Box], Tensor], model: nn.Module, images: Tensor, box: Box) -> Tensor:
@@ -181,8 +230,19 @@ class _BehindTheFlip(nn.Module):
 
 
 @torch.no_grad()
-def to_boundary(model: nn.Module, clean: Tensor, beyond: Tensor, labels: Tensor, box: Box, bisections: int) -> Tensor:
-    """Shorten perturbations by halvings of the segment from the clean image, (n, c, h, w).
+def to_boundary(
+    model: nn.Module,
+    clean: Tensor,
+    beyond: Tensor,
+    labels: Tensor,
+    box: Box,
+    bisections: int,
+    *,
+    start: Tensor,
+    end: Tensor,
+    guess: Tensor,
+) -> Tensor:
+    """Shorten perturbations along the segment from the clean image, (n, c, h, w), all of another class than the label.
 
     Args:
         model: images to logits.
@@ -190,13 +250,21 @@ def to_boundary(model: nn.Module, clean: Tensor, beyond: Tensor, labels: Tensor,
         beyond: (n, c, h, w) in the box, of another class than the label.
         labels: (n,) int64.
         box: of valid images.
-        bisections: number of halvings.
+        bisections: halvings whose accuracy is wanted, see `locate`; 0 changes nothing.
+        start: (n,) by how much another class leads on the clean images.
+        end: (n,) by how much it leads beyond.
+        guess: (n,) share of the segment at which the boundary is expected, NaN where nothing is known.
     """
     if not bisections or not len(clean):
         return beyond
 
-    def between(scale: Tensor) -> Tensor:
-        return box.clip(clean + per_sample(scale, clean) * (beyond - clean))
+    def between(rows: Tensor, scale: Tensor) -> Tensor:
+        near = clean[rows]
+        return box.clip(near + per_sample(scale.to(near.dtype), near) * (beyond[rows] - near))
 
-    scale = bisect(lambda scale: crossed(model(between(scale)), labels), clean, bisections)
-    return torch.where(per_sample(scale < 1, clean), between(scale), beyond)
+    def ahead(rows: Tensor, scale: Tensor) -> Tensor:
+        return lead(model(between(rows, scale)), labels[rows])
+
+    scale = locate(ahead, start, end, guess, bisections)
+    rows = torch.arange(len(clean), device=clean.device)
+    return torch.where(per_sample(scale < 1, clean), between(rows, scale), beyond)

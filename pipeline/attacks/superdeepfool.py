@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.attacks.descent import Descent, on_pixels, to_boundary
 from pipeline.contracts import Count, Natural, NonNegative
-from pipeline.numerics.boundary import crossed, foot, rivals
+from pipeline.numerics.boundary import foot, lead, rivals
 from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.gradients import class_gradients
 from pipeline.numerics.norms import l2
@@ -40,10 +40,10 @@ def superdeepfool(
     Departures from the paper: the box, as in `deepfool`, whose DeepFool is used with its rule for rivals; and the
     projected point is the nearest valid point of the plane through x' with the normal w, which is the formula's where
     no bound is met. Samples are also done when DeepFool finds no way, or when a round has shortened the perturbation by
-    less than 0.1 %. What is bisected and handed back is the shortest image of another class met on the way: before the
-    bisection it is never longer than DeepFool's. The released code adds the projections of all rounds up, has no box
-    and ends each DeepFool with 10 bisections; adv-lib's adds each projection to the previous point. Both differ from
-    the paper from the second round on. Flipped data: as in `deepfool`.
+    less than 0.1 %. What is brought back to the boundary and returned is the shortest image of another class met on the
+    way: before that it is never longer than DeepFool's. The released code adds the projections of all rounds up, has no
+    box and ends each DeepFool with 10 bisections; adv-lib's adds each projection to the previous point. Both differ
+    from the paper from the second round on. Flipped data: as in `deepfool`.
 
     Args:
         model: images to logits.
@@ -55,7 +55,8 @@ def superdeepfool(
         inner_steps: largest number of linearisations of the DeepFool of a round.
         overshoot: share added to the way of each DeepFool.
         candidates: rivals, those with the largest logits on the clean image; all other classes if there are fewer.
-        bisections: halvings of the segment from the clean image at the end.
+        bisections: at the end the result is brought back to the boundary along the segment from the clean image, to
+            within 2**-bisections of its length, as after so many halvings.
 
     Returns:
         (n, c, h, w) perturbed images; the clean image where none was found.
@@ -80,31 +81,44 @@ def superdeepfool(
     descent = Descent(model, images, labels, candidates, box)
     results, points = images.clone(), images.clone()
     shortest = torch.full((len(images),), torch.inf, dtype=images.dtype, device=images.device)
+    leads, unknown = torch.full_like(shortest, torch.nan), torch.full_like(shortest, torch.nan)
 
-    def keep(rows: Tensor, reached: Tensor) -> None:
+    def keep(rows: Tensor, reached: Tensor, ahead: Tensor) -> None:
         length = l2(reached - images[rows])
         better = length < shortest[rows]
-        results[rows[better]], shortest[rows[better]] = reached[better], length[better]
+        kept = rows[better]
+        results[kept], shortest[kept], leads[kept] = reached[better], length[better], ahead[better]
 
     active = descent.active
     for _ in range(steps):
         if not len(active):
             break
         before = shortest[active]
-        found, ends = descent.walk(active, points[active], inner_steps, overshoot)
+        found, ends, ahead, _ = descent.walk(active, points[active], inner_steps, overshoot)
         active, ends, before = active[found], ends[found], before[found]
-        keep(active, ends)
+        keep(active, ends, ahead[found])
         going = shortest[active] < (1 - SETTLED) * before
         active, ends = active[going], ends[going]
         if not len(active):
             break
         points[active] = _projected(model, images[active], ends, labels[active], box)
         with torch.no_grad():
-            done = crossed(model(points[active]), labels[active])
-        keep(active[done], points[active[done]])
+            ahead = lead(model(points[active]), labels[active])
+        done = ahead > 0
+        keep(active[done], points[active[done]], ahead[done])
         active = active[~done]
     fooled = shortest.isfinite()
-    results[fooled] = to_boundary(model, images[fooled], results[fooled], labels[fooled], box, bisections)
+    results[fooled] = to_boundary(
+        model,
+        images[fooled],
+        results[fooled],
+        labels[fooled],
+        box,
+        bisections,
+        start=descent.leads[fooled],
+        end=leads[fooled],
+        guess=unknown[fooled],
+    )
     return results
 
 

@@ -12,6 +12,8 @@ from pipeline.numerics.norms import per_sample, unit
 ROUNDING = (
     64  # units of the last place by which a rival must lead; forward passes of unlike batch sizes differ by a few
 )
+SPARE = 4  # rounds by which `locate` may take longer than halvings would
+NUDGE = 0.25  # of the tolerance, by which `locate` aims beyond the crossing
 ROUNDS = 30  # of Newton's method in `foot`; an image seldom needs more than ten
 
 
@@ -21,10 +23,15 @@ def crossed(logits: Tensor, source: Tensor) -> Tensor:
     The lead asked for, 64 units of the last place of the largest logit, lets a point keep its verdict when it is
     evaluated again in another batch.
     """
+    return lead(logits, source) > 0
+
+
+def lead(logits: Tensor, source: Tensor) -> Tensor:
+    """By how much the largest other logit leads that of `source`, less the rounding that `crossed` allows for, (n,)."""
     own = logits.gather(1, source[:, None]).squeeze(1)
-    lead = logits.scatter(1, source[:, None], -torch.inf).amax(dim=1) - own
-    slack: Tensor = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
-    return lead > slack
+    slack = ROUNDING * torch.finfo(logits.dtype).eps * logits.abs().amax(dim=1)
+    ahead: Tensor = logits.scatter(1, source[:, None], -torch.inf).amax(dim=1) - own
+    return ahead - slack
 
 
 def rivals(logits: Tensor, source: Tensor, count: int) -> Tensor:
@@ -124,3 +131,73 @@ def bisect(beyond: Callable[[Tensor], Tensor], like: Tensor, steps: int) -> Tens
         over = beyond(middle)
         low, high = torch.where(over, low, middle), torch.where(over, middle, high)
     return high
+
+
+def locate(
+    ahead: Callable[[Tensor, Tensor], Tensor], start: Tensor, end: Tensor, guess: Tensor, bisections: int
+) -> Tensor:
+    """Scales in (0, 1] just beyond a crossing: as exact as `bisect`, in fewer passes, given values instead of verdicts.
+
+    A parabola through the last three scales, or a line, tells where the crossing should be. The next scale lies a
+    little beyond it, on the side of the farther end of the bracket, so that the bracket closes from both sides: a good
+    prediction takes two rounds. Where it falls outside the bracket, or the bracket closes too slowly, the bracket is
+    halved, so that there are at most `SPARE` rounds more than halvings (the idea of the ITP method, Oliveira and
+    Takahashi, ACM TOMS 2020, whose interpolation is another one). A row leaves when its bracket is small enough.
+
+    Args:
+        ahead: maps rows (m,) int64 and scales (m,) float64 to values (m,), positive beyond the boundary; NaN counts as
+            not beyond.
+        start: (n,) the values at scale 0, not positive.
+        end: (n,) the values at scale 1, positive.
+        guess: (n,) where a crossing is expected; NaN or outside of (0, 1) where nothing is known.
+        bisections: the scale is within 2**-bisections above a crossing.
+
+    Returns:
+        (n,) float64 scales at which `ahead` was positive.
+    """
+    tolerance = 2.0**-bisections
+    rows = torch.arange(len(start), device=start.device)
+    scales = torch.tensor([0.0, 1.0, torch.nan], dtype=torch.float64, device=start.device).repeat(len(start), 1)
+    values = torch.stack((start, end, torch.full_like(end, torch.nan)), dim=1).double()
+    results = scales[:, 1].clone()
+    for step in range(bisections + SPARE if bisections else 0):
+        if not len(rows):
+            break
+        low, high = scales[:, 0], scales[:, 1]
+        aim = _root(scales, values)
+        if step == 0:
+            aim = torch.where((guess > 0) & (guess < 1), guess.double(), aim)
+        aim = aim + torch.where(aim - low > high - aim, -NUDGE, NUDGE) * tolerance
+        slow = high - low > 2.0 ** (SPARE - 1 - step)
+        aim = torch.where((aim > low) & (aim < high) & ~slow, aim, (low + high) / 2)
+        least = torch.minimum(high - low, torch.full_like(low, tolerance)) / 4  # every round moves an end by that much
+        aim = torch.minimum(torch.maximum(aim, low + least), high - least)
+        value = ahead(rows, aim).double()
+        over = value > 0
+        scales, values = _narrowed(scales, aim, over), _narrowed(values, value, over)
+        results[rows] = scales[:, 1]
+        going = scales[:, 1] - scales[:, 0] > tolerance
+        rows, scales, values = rows[going], scales[going], values[going]
+    return results
+
+
+def _narrowed(bracket: Tensor, new: Tensor, over: Tensor) -> Tensor:
+    """Low end, high end and the end replaced last, (n, 3), once `new` has taken the place of an end."""
+    low, high, _ = bracket.unbind(dim=1)
+    ends = torch.where(over, low, new), torch.where(over, new, high), torch.where(over, high, low)
+    return torch.stack(ends, dim=1)
+
+
+def _root(scales: Tensor, values: Tensor) -> Tensor:
+    """Where the parabola through three points is zero, or the line through the first two if it is nowhere, (n,)."""
+    (low, high, old), (below, above, before) = scales.unbind(dim=1), values.unbind(dim=1)
+    line = (above - below) / (high - low)
+    bend = ((before - above) / (old - high) - line) / (old - low)
+    slope = line - bend * (high - low)  # of the parabola, at the low end
+    root = low + parabola_root(below, slope, bend)
+    return torch.where((root > low) & (root < high), root, low - below / line)
+
+
+def parabola_root(value: Tensor, slope: Tensor, bend: Tensor) -> Tensor:
+    """Root t of value + slope t + bend t^2 that the line without the bend leads to, (n,); NaN where there is none."""
+    return -2 * value / (slope + torch.copysign((slope.square() - 4 * bend * value).sqrt(), slope))
