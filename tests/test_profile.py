@@ -78,7 +78,7 @@ def test_margins() -> None:
     second = row({"dct_margin": pd.concat([table, table.assign(measurement="boxed")])})
     assert {"margin_low_m", "margin_high_boxed"} <= set(second)
     assert "margin_high" not in row({"dct_margin": table[table["frequency"] == 0]})
-    both = pd.concat([diagonal, table.assign(measurement="map", margin=9.0)])
+    both = pd.concat([table[table["frequency"] == table["column"]], table.assign(measurement="map", margin=9.0)])
     assert row({"dct_margin": both}) == found  # the map's own diagonal says nothing new
     own = {"subspace": ["random"] * 3 + ["given"], "index": [0, 1, 2, 0]}
     table = rows(sample=[0] * 4, **own, converged=[True, True, False, True], margin=[3.0, 1.0, None, 7.0])
