@@ -24,7 +24,7 @@ TEXT = (
     "surface inside the class: its Coons patch, or a mesh of quads that goes round what is in the way. In a region "
     "without holes every loop can be filled. A surface that is not found may still exist."
 )
-FILLED = 0.95  # limit of the claim
+FILLED = 0.9  # limit of the claim
 
 
 class Result(NamedTuple):
