@@ -33,7 +33,8 @@ def test_flipped_data_flip_the_margins(tmp_path: Path) -> None:
     }
     table = pd.read_parquet(run_plan(config, tmp_path) / "tables/dct_margin.parquet")
     assert table["converged"].mean() > 0.9
-    curves = table[table["correct"]].groupby(["dataset", "block"])["margin"].median().unstack("dataset")
+    right = table[table["correct"]]
+    curves = right.pivot_table(index="block", columns="dataset", values="margin", aggfunc="median")
     assert len(curves) == 7
     reversed_ = curves["flipped"].to_numpy()[::-1]
     assert spearmanr(curves["normal"], reversed_).statistic > 0.8

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from pipeline.attacks.descent import in_parts
 from pipeline.contracts import Count, Natural, NonNegative, Positive, UserError
 from pipeline.numerics.boundary import crossed, gaps, nearest_hyperplane, rivals
 from pipeline.numerics.box import UNIT, Box
@@ -141,8 +142,18 @@ def _tested(model: nn.Module, trial: Tensor, labels: Tensor, official: bool, pru
         with torch.no_grad():
             logits = model(trial)
         return _left(logits, labels) if official else crossed(logits, labels), torch.zeros_like(trial)
-    logits, slopes = class_gradients(model, trial, functools.partial(rivals, source=labels, count=1), labels)
+    logits, slopes = _linearised(model, trial, labels, 1)
     return crossed(logits, labels), slopes.squeeze(1)
+
+
+def _linearised(model: nn.Module, images: Tensor, source: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradients (n, count, c, h, w) of the leads of the `count` classes that are nearest to leading."""
+
+    def part(images: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        return class_gradients(model, images, functools.partial(rivals, source=source, count=count), source)
+
+    logits, gradients = in_parts(part, images, source)
+    return logits, gradients
 
 
 def _plane(
@@ -168,9 +179,8 @@ def _plane(
         the class with the largest logit of all others at the point.
     """
     shift, normal = torch.zeros_like(points), torch.zeros_like(points)
-    choose = functools.partial(rivals, source=source, count=candidates)
-    logits, gradients = class_gradients(model, points, choose, source)
-    step, going = nearest_hyperplane(gaps(logits, choose(logits), source), gradients)
+    logits, gradients = _linearised(model, points, source, candidates)
+    step, going = nearest_hyperplane(gaps(logits, rivals(logits, source, candidates), source), gradients)
     beyond = crossed(logits, source)
     active = (going & ~beyond).nonzero().squeeze(1)
     step = step[active]
@@ -179,11 +189,10 @@ def _plane(
             break
         shift[active] += step
         own = source[active]
-        leader = functools.partial(rivals, source=own, count=1)
-        logits, slopes = class_gradients(model, points[active] + (1 + overshoot) * shift[active], leader, own)
+        logits, slopes = _linearised(model, points[active] + (1 + overshoot) * shift[active], own, 1)
         done = crossed(logits, own)
         normal[active[done]] = unit(slopes[done].squeeze(1))
-        step, going = nearest_hyperplane(gaps(logits, leader(logits), own), slopes)
+        step, going = nearest_hyperplane(gaps(logits, rivals(logits, own, 1), own), slopes)
         active, step = active[going & ~done], step[going & ~done]
     gap = (normal.double() * shift).flatten(1).sum(dim=1)
     back = normal.flatten(1).any(dim=1) & (gap <= 0)
@@ -244,6 +253,7 @@ def _prune(model: nn.Module, clean: Tensor, perturbed: Tensor, slopes: Tensor, l
             break
         middle = (few[rows] + enough[rows]) // 2
         with torch.no_grad():
-            fooled = crossed(model(keeping(middle, rows)), labels[rows])
+            (logits,) = in_parts(lambda images: (model(images),), keeping(middle, rows))
+            fooled = crossed(logits, labels[rows])
         few[rows], enough[rows] = torch.where(fooled, few[rows], middle), torch.where(fooled, middle, enough[rows])
     return keeping(enough, torch.arange(len(clean), device=clean.device))

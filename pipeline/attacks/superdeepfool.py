@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks.descent import Descent, on_pixels, to_boundary
+from pipeline.attacks.descent import Descent, in_parts, on_pixels, to_boundary
 from pipeline.contracts import Count, Natural, NonNegative
 from pipeline.numerics.boundary import foot, lead, rivals
 from pipeline.numerics.box import UNIT, Box
@@ -103,7 +103,7 @@ def superdeepfool(
             break
         points[active] = _projected(model, images[active], ends, labels[active], box)
         with torch.no_grad():
-            ahead = lead(model(points[active]), labels[active])
+            (ahead,) = in_parts(lambda x, source: (lead(model(x), source),), points[active], labels[active])
         done = ahead > 0
         keep(active[done], points[active[done]], ahead[done])
         active = active[~done]
@@ -124,5 +124,9 @@ def superdeepfool(
 
 def _projected(model: nn.Module, clean: Tensor, ends: Tensor, source: Tensor, box: Box) -> Tensor:
     """Valid points nearest to the clean images on the planes through the ends that are parallel to the boundary."""
-    _, gradients = class_gradients(model, ends, lambda logits: rivals(logits, source, 1), source)
+    _, gradients = in_parts(
+        lambda ends, source: class_gradients(model, ends, lambda logits: rivals(logits, source, 1), source),
+        ends,
+        source,
+    )
     return foot(clean, gradients[:, 0], ends, box.low, box.high)

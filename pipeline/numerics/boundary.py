@@ -13,7 +13,7 @@ ROUNDING = (
     64  # units of the last place by which a rival must lead; forward passes of unlike batch sizes differ by a few
 )
 SPARE = 4  # rounds by which `locate` may take longer than halvings would
-NUDGE = 0.25  # of the tolerance, by which `locate` aims beyond the crossing
+NUDGE = 0.5  # of the tolerance, by which `locate` aims beyond the crossing
 ROUNDS = 30  # of Newton's method in `foot`; an image seldom needs more than ten
 
 
@@ -138,11 +138,15 @@ def locate(
 ) -> Tensor:
     """Scales in (0, 1] just beyond a crossing: as exact as `bisect`, in fewer passes, given values instead of verdicts.
 
-    A parabola through the last three scales, or a line, tells where the crossing should be. The next scale lies a
-    little beyond it, on the side of the farther end of the bracket, so that the bracket closes from both sides: a good
-    prediction takes two rounds. Where it falls outside the bracket, or the bracket closes too slowly, the bracket is
-    halved, so that there are at most `SPARE` rounds more than halvings (the idea of the ITP method, Oliveira and
-    Takahashi, ACM TOMS 2020, whose interpolation is another one). A row leaves when its bracket is small enough.
+    A parabola through the last three scales, or a line, tells where the crossing should be. The next scale lies half
+    the tolerance beyond it, or before it where the high end of the bracket is that near already. A row leaves once its
+    high end is known to be near enough: the bracket is no longer than the tolerance, or the value there is no larger
+    than the tolerance times the slope. That slope is the smaller one of the chords from the new scale to both ends of
+    the bracket: where the values bend one way only, the curve climbs from the crossing to the new scale at least as
+    steeply. So a good prediction takes one round. Where the values bend both ways inside the bracket, the scale may lie
+    farther beyond the crossing than asked for; it lies beyond one in any case. Where the prediction falls outside the
+    bracket, or the bracket closes too slowly, the bracket is halved, so that there are at most `SPARE` rounds more than
+    halvings (the idea of the ITP method, Oliveira and Takahashi, ACM TOMS 2020, whose interpolation is another one).
 
     Args:
         ahead: maps rows (m,) int64 and scales (m,) float64 to values (m,), positive beyond the boundary; NaN counts as
@@ -150,7 +154,7 @@ def locate(
         start: (n,) the values at scale 0, not positive.
         end: (n,) the values at scale 1, positive.
         guess: (n,) where a crossing is expected; NaN or outside of (0, 1) where nothing is known.
-        bisections: the scale is within 2**-bisections above a crossing.
+        bisections: the scale is within 2**-bisections above a crossing, see above.
 
     Returns:
         (n,) float64 scales at which `ahead` was positive.
@@ -167,16 +171,18 @@ def locate(
         aim = _root(scales, values)
         if step == 0:
             aim = torch.where((guess > 0) & (guess < 1), guess.double(), aim)
-        aim = aim + torch.where(aim - low > high - aim, -NUDGE, NUDGE) * tolerance
+        aim = aim + torch.where(high - aim < tolerance, -NUDGE, NUDGE) * tolerance
         slow = high - low > 2.0 ** (SPARE - 1 - step)
         aim = torch.where((aim > low) & (aim < high) & ~slow, aim, (low + high) / 2)
         least = torch.minimum(high - low, torch.full_like(low, tolerance)) / 4  # every round moves an end by that much
         aim = torch.minimum(torch.maximum(aim, low + least), high - least)
         value = ahead(rows, aim).double()
         over = value > 0
+        rise = torch.minimum((value - values[:, 0]) / (aim - low), (values[:, 1] - value) / (high - aim))
         scales, values = _narrowed(scales, aim, over), _narrowed(values, value, over)
         results[rows] = scales[:, 1]
-        going = scales[:, 1] - scales[:, 0] > tolerance
+        near = over & (value <= tolerance * rise)
+        going = (scales[:, 1] - scales[:, 0] > tolerance) & ~near
         rows, scales, values = rows[going], scales[going], values[going]
     return results
 
@@ -201,3 +207,20 @@ def _root(scales: Tensor, values: Tensor) -> Tensor:
 def parabola_root(value: Tensor, slope: Tensor, bend: Tensor) -> Tensor:
     """Root t of value + slope t + bend t^2 that the line without the bend leads to, (n,); NaN where there is none."""
     return -2 * value / (slope + torch.copysign((slope.square() - 4 * bend * value).sqrt(), slope))
+
+
+def expected_crossing(last: Tensor, climb: Tensor, end: Tensor, overshoot: float) -> Tensor:
+    """Share of the way from start to trial at which a walk is expected to have met the boundary, (m,) or NaN.
+
+    The point of the last linearisation is taken to lie on that way, so that a parabola is known: its slope there, its
+    root 1 / (1 + overshoot) without a bend, and its value at the end.
+
+    Args:
+        last: (m,) length of the last step as a share of the way.
+        climb: (m,) by how much the linearised gap grows along the whole way.
+        end: (m,) by how much another class leads at the end.
+        overshoot: share added to the way gone.
+    """
+    reach = last + overshoot / (1 + overshoot)  # from the last linearisation to the end
+    bend = (end - climb * (reach - last)) / reach.square()
+    return 1 - reach + parabola_root(-climb * last, climb, bend)
