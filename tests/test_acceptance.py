@@ -14,8 +14,8 @@ def test_flipped_data_flip_the_margins(tmp_path: Path) -> None:
     """ "Hold me tight!" (NeurIPS 2020): reverse the frequencies of the data, and the curve of margins is reversed."""
     config = {
         "datasets": {
-            "normal": {"source": "digits", "test_share": 0.25, "evaluation": 120},
-            "flipped": {"source": "digits", "test_share": 0.25, "evaluation": 120, "frequency": "flip"},
+            "normal": {"source": "digits", "test_share": 0.25, "evaluation": 400},
+            "flipped": {"source": "digits", "test_share": 0.25, "evaluation": 400, "frequency": "flip"},
         },
         "architectures": {"mlp": {"model": "mlp", "depth": 2, "width": 128}},
         "trainings": {
@@ -36,6 +36,6 @@ def test_flipped_data_flip_the_margins(tmp_path: Path) -> None:
     right = table[table["correct"]]
     curves = right.pivot_table(index="block", columns="dataset", values="margin", aggfunc="median")
     assert len(curves) == 7
-    reversed_ = curves["flipped"].to_numpy()[::-1]
-    assert spearmanr(curves["normal"], reversed_).statistic > 0.8
-    assert spearmanr(curves["normal"], curves["flipped"]).statistic < 0.5  # it is no accident of flat curves
+    backwards = spearmanr(curves["normal"], curves["flipped"].to_numpy()[::-1]).statistic
+    assert backwards > 0.8
+    assert spearmanr(curves["normal"], curves["flipped"]).statistic < backwards - 0.2  # the curve has two ends
