@@ -65,7 +65,10 @@ def reduced(config: dict[str, Any]) -> dict[str, Any]:
         if "steps" in training:
             training["steps"] = 2
     for name in config["attacks"]:
-        config["attacks"][name] = {**(config["attacks"][name] or {}), "steps": 2}
+        given = config["attacks"][name] or {}
+        known = registry.options("attack", given.get("method", name))
+        few = {key: value for key, value in {"steps": 2, "queries": 10}.items() if key in known}
+        config["attacks"][name] = {**given, **few}
     for name, measurement in config["measurements"].items():
         given = measurement or {}
         known = registry.options("measurement", given.get("method", name))
