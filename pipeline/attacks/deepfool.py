@@ -68,9 +68,9 @@ def deepfool(
         overshoot: share added to the perturbation to cross the boundary.
         candidates: rivals, those with the largest logits on the clean image; all other classes if there are fewer. In
             `official` it counts the predicted class.
-        bisections: the result lies within 2**-bisections of the segment's length beyond the boundary, as after so many
-            halvings, but in one or two passes, see `locate`; 0 returns the image with the overshoot. `official` knows
-            none.
+        bisections: accuracy of the way back: within 2**-bisections of the segment's length beyond the boundary, as
+            after so many halvings, where the lead bends one way only along it, and in one or two passes (see `locate`);
+            0 returns the image with the overshoot. `official` knows none.
         norm: that is minimised, `l2` or `linf`.
         mode: `default` or `official`.
 

@@ -55,8 +55,8 @@ def superdeepfool(
         inner_steps: largest number of linearisations of the DeepFool of a round.
         overshoot: share added to the way of each DeepFool.
         candidates: rivals, those with the largest logits on the clean image; all other classes if there are fewer.
-        bisections: at the end the result is brought back to the boundary along the segment from the clean image, to
-            within 2**-bisections of its length, as after so many halvings.
+        bisections: accuracy with which the result is at the end brought back to the boundary along the segment from the
+            clean image, as in `deepfool`.
 
     Returns:
         (n, c, h, w) perturbed images; the clean image where none was found.

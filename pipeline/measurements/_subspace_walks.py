@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.contracts import UserError
+from pipeline.contracts import Column, UserError
 from pipeline.measurements._subspace_planes import Planes
 from pipeline.measurements.inference import correct, logits_of, nullable
 from pipeline.numerics.box import Box
@@ -22,6 +22,16 @@ HALVINGS = 20  # the margin is within 1e-6 of its length above a crossing
 FLOOR = 1e-4  # the released code's shortest step
 SETTLED = 1e-3  # share by which a round must shorten the way for another one to follow, and its overshoot at least
 STUCK = 1e-2  # share of a step below which the box has left nothing of it
+FOUND: Mapping[str, Column] = {  # the columns that all measurements of margins share
+    "label": Column("int32", "true class"),
+    "prediction": Column("int32", "class of the clean image, from which the distance is measured"),
+    "correct": Column("bool", "prediction is the label"),
+    "converged": Column("bool", "a point of another class was found inside the subspace"),
+    "margin": Column(
+        "float64", "l2 distance to the boundary inside the subspace, in units of the data; null if none was found"
+    ),
+    "iterations": Column("int32", "linearisations"),
+}
 
 
 class Walked(NamedTuple):
@@ -40,7 +50,7 @@ class Walked(NamedTuple):
     iterations: Tensor
 
     def columns(self, labels: Tensor) -> dict[str, Sequence[Any]]:
-        """`row`, and the columns that all measurements of margins share."""
+        """`row`, and the columns of `FOUND`."""
         repeats = len(self.converged) // len(labels)
         return {
             "row": [row for row in range(len(labels)) for _ in range(repeats)],

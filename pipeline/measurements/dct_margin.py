@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.contracts import Column, Count, NonNegative, UserError, View
-from pipeline.measurements._subspace_walks import walk
+from pipeline.measurements._subspace_walks import FOUND, walk
 from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.norms import l2
 from pipeline.numerics.subspaces import Blocks, diagonal_starts, grid_starts
@@ -19,14 +19,7 @@ COLUMNS: Mapping[str, Column] = {
     "block": Column("int16", "index of the block; on the diagonal from low to high frequency, else row by row"),
     "frequency": Column("int16", "first row of the block in the coefficient plane"),
     "column": Column("int16", "first column of the block in the coefficient plane; that of the row on the diagonal"),
-    "label": Column("int32", "true class"),
-    "prediction": Column("int32", "class of the clean image, from which the distance is measured"),
-    "correct": Column("bool", "prediction is the label"),
-    "converged": Column("bool", "a point of another class was found inside the subspace"),
-    "margin": Column(
-        "float64", "l2 distance to the boundary inside the subspace, in units of the data; null if none was found"
-    ),
-    "iterations": Column("int32", "linearisations"),
+    **FOUND,
     "energy": Column("float64", "squared l2 norm of the clean image's part in the subspace"),
 }
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.contracts import Column, Count, Natural, NonNegative, UserError, View, derive_seed
-from pipeline.measurements._subspace_walks import walk
+from pipeline.measurements._subspace_walks import FOUND, walk
 from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.subspaces import Frames, orthonormal, random_subspace
 
@@ -23,14 +23,7 @@ COLUMNS: Mapping[str, Column] = {
     "index": Column("int16", "number of the subspace among those of its kind"),
     "dimension": Column("int32", "dimension of the subspace"),
     "basis_sha256": Column("string", "SHA-256 of the file of a given subspace; null for the other kinds"),
-    "label": Column("int32", "true class"),
-    "prediction": Column("int32", "class of the clean image, from which the distance is measured"),
-    "correct": Column("bool", "prediction is the label"),
-    "converged": Column("bool", "a point of another class was found inside the subspace"),
-    "margin": Column(
-        "float64", "l2 distance to the boundary inside the subspace, in units of the data; null if none was found"
-    ),
-    "iterations": Column("int32", "linearisations"),
+    **FOUND,
 }
 
 
