@@ -38,7 +38,7 @@ def pgd_l2(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 METHODS: dict[str, Attack] = {
     "`deepfool`": functools.partial(ours, deepfool, steps=STEPS),
     "`superdeepfool`": functools.partial(ours, superdeepfool),
-    "`sparsefool`": functools.partial(ours, sparsefool),
+    "`sparsefool`": functools.partial(ours, sparsefool, candidates=None),
     "`pgd`, l2, 20 steps": pgd_l2,
 }
 
