@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import specs, store
-from pipeline.__main__ import main
+from pipeline.commandline import main
 from pipeline.contracts import UserError
 from pipeline.models.classifier import build
 from pipeline.numerics.box import UNIT, Box

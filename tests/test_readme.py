@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from pipeline import reference, registry, specs
-from pipeline.__main__ import main
+from pipeline.commandline import main
 from pipeline.contracts import Count, Files, Folder, Natural, Positive, Range, Share, UserError
 from pipeline.registry import REQUIRED, Option
-from workflow.common import DATASET_FIELDS
+from workflow.datasets import FIELDS as DATASET_FIELDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline import store
-from pipeline.__main__ import main
+from pipeline.commandline import main
 from pipeline.selftest import nets, run
 from pipeline.selftest.run import BROKEN, SOUND, Row, markdown
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline import specs, store
-from pipeline.__main__ import main
+from pipeline.commandline import main
 from pipeline.models.classifier import build
 
 NET = {"model": "resnet18", "stem": "small", "model_options": {"channels": [8, 8, 8, 8]}}

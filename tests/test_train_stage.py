@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline import store
-from pipeline.__main__ import main
+from pipeline.commandline import main
 from pipeline.contracts import UserError
 from pipeline.specs import complete
 from pipeline.stages.prepare import prepare

@@ -1,0 +1,201 @@
+"""Command line: a sub-command a stage, `methods`, `selftest`. The user's mistakes end with one line, exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline import reference, registry, specs
+from pipeline.contracts import UserError
+
+STAGES = {
+    "prepare": "read a source and write one split of it",
+    "train": "train a classifier, or take in a brought one",
+    "download": "download and check a part of a published archive of corrupted images",
+    "corrupt": "corrupt the evaluation images at five severities",
+    "attack": "perturb the evaluation images against a classifier",
+    "measure": "measure a classifier on clean, corrupted or attacked images",
+    "collect": "concatenate the tables of one kind",
+    "report": "make figures, leaderboard, claims and page from the tables",
+}
+KIND_OF_STAGE = {
+    "prepare": "source",
+    "train": "training",
+    "corrupt": "corruption",
+    "attack": "attack",
+    "measure": "measurement",
+}
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """JSON or YAML mapping on the command line, or `@file`."""
+    try:
+        value = yaml.safe_load(Path(text[1:]).read_text(encoding="utf-8") if text.startswith("@") else text)
+    except (OSError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(f"not readable as JSON or YAML: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"expected a mapping such as '{{method: pgd}}', given {text}")
+    return value
+
+
+def _size(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, given {text}")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, given {text}")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0, given {text}")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(prog="python -m pipeline", description="Boundary Atlas, stage by stage.")
+    commands = top.add_subparsers(dest="stage", required=True, metavar="stage")
+    for name, help_text in STAGES.items():
+        command = commands.add_parser(
+            name,
+            help=help_text,
+            description=help_text.capitalize() + ".",
+            epilog=reference.plain(KIND_OF_STAGE[name]) if name in KIND_OF_STAGE else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name != "report":
+            spec_help = "what to do: JSON or YAML mapping, or @file; " + _fields(name)
+            command.add_argument("--spec", type=_mapping, required=True, help=spec_help)
+        command.add_argument("--code", help="digest of the code that is expected to run; another one is refused")
+        _paths(command, name)
+    methods = commands.add_parser("methods", help="print tables of the methods and their options, in Markdown")
+    chosen = methods.add_mutually_exclusive_group()
+    chosen.add_argument("--kind", choices=registry.KINDS, help="of one kind alone; without it of all kinds")
+    chosen.add_argument("--update", type=Path, help="write the tables of all kinds into this page, between its marks")
+    selftest = commands.add_parser(
+        "selftest",
+        help="check that classifiers which hide their gradients are flagged, and sound ones are not",
+        description="Trains, breaks and attacks small classifiers; exit code 1 if a flag is missing or too many.",
+    )
+    selftest.add_argument("--out", type=Path, help="folder that keeps the files; without it none is kept")
+    selftest.add_argument("--code", help="digest of the code that is expected to run; another one is refused")
+    return top
+
+
+def _fields(stage: str) -> str:
+    required = [key for key, field in specs.FIELDS[stage].items() if field.default is registry.REQUIRED]
+    text = f"needs {', '.join(required)}"
+    if others := [key for key in specs.FIELDS[stage] if key not in required]:
+        text += f"; takes {', '.join(others)}"
+    if stage == "train":
+        own = (key for key in specs.FIELDS["brought"] if key not in specs.FIELDS["train"])
+        text += f"; a brought classifier has {', '.join(own)} in place of method and options"
+    return text
+
+
+def _paths(command: argparse.ArgumentParser, stage: str) -> None:
+    add = command.add_argument
+    if stage in ("attack", "measure"):
+        add("--classifier", type=Path, required=True, help="safetensors file that train wrote")
+    if stage in ("train", "corrupt", "attack", "measure"):
+        split = "train" if stage == "train" else "evaluation"
+        add("--data", type=Path, required=True, help=f"safetensors file that prepare wrote, split {split}")
+        add("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
+    if stage in ("corrupt", "attack", "measure"):
+        add("--batch-size", type=_size, default=256, help="images at a time (default 256); does not change the result")
+    if stage == "corrupt":
+        add("--downloaded", type=Path, help="folder that download wrote, for a corruption out of a published archive")
+    if stage == "train":
+        add("--history", type=Path, help="Parquet file for the metrics of each epoch")
+        add("--workers", type=_natural, default=0, help="processes that decode images which stay in their files")
+        add("--checkpoint-minutes", type=_minutes, default=5.0, help="least time between two checkpoints (default 5)")
+    if stage == "measure":
+        add(
+            "--views",
+            type=Path,
+            nargs="*",
+            default=[],
+            help="files of corrupt or attack to measure on, beside the clean images if the spec has clean: true",
+        )
+    if stage == "collect":
+        add("--tables", type=Path, nargs="+", required=True, help="Parquet files of measure, of one kind")
+        add("--lineages", nargs="*", default=[], help="what the config says of each table; a mismatch is refused")
+    if stage == "report":
+        add(
+            "--tables",
+            type=Path,
+            nargs="+",
+            required=True,
+            help="Parquet files of collect or selftest; the name is the kind",
+        )
+        add("--figures", type=Path, required=True, help="folder for the figures and their data")
+        add("--page", type=Path, required=True, help="the HTML page")
+        add("--leaderboard", type=Path, required=True, help="path without suffix; the claims are put beside it")
+        add("--spec", type=_mapping, default=None, help="the config, JSON or YAML or @file, shown on the page")
+        add("--title", default="Boundary Atlas", help="heading of the page")
+        add("--seed", type=int, default=0, help="seed of the bootstrap")
+        add("--benchmarks", type=Path, help="folder of Snakemake's benchmark files; the page shows seconds of them")
+    else:
+        add("--out", type=Path, required=True, help="the file to write")
+
+
+def _run(stage: str, given: dict[str, Any]) -> None:
+    expected = given.pop("code")
+    if stage == "report":
+        given["tables"] = {path.stem: path for path in given["tables"]}
+        code = specs.code(stage, {})
+    else:
+        given["spec"] = specs.complete(stage, given["spec"])
+        given["code"] = code = specs.code(stage, given["spec"])
+    if expected not in (None, code):
+        raise UserError(f"{stage}: the code changed while the workflow was running; start it again")
+    getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
+
+
+def _show_methods(kind: str | None, update: Path | None) -> None:
+    if update is None:
+        print(reference.markdown(kind))
+        return
+    try:
+        update.write_text(reference.renewed(update.read_text(encoding="utf-8"), str(update)), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{update}: cannot be read or written ({error.strerror})") from None
+
+
+def _selftest(out: Path | None, code: str | None) -> int:
+    from pipeline.selftest.run import markdown, selftest
+
+    rows = selftest(out, code)
+    print(markdown(rows))
+    return 0 if all(row.right for row in rows) else 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a stage, show the methods or run the self-test; 0 on success, 1 if that fails, 2 on a user's mistake."""
+    given = vars(parser().parse_args(arguments))
+    stage = given.pop("stage")
+    try:
+        if stage == "methods":
+            _show_methods(**given)
+        elif stage == "selftest":
+            return _selftest(**given)
+        else:
+            _run(stage, given)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
