@@ -21,6 +21,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(workflow.basedir), os.environ.get("PYTHONPATH")])
 )
 
+from pipeline.archives import ARCHIVES
+from pipeline import server
 from pipeline.contracts import UserError
 from workflow.common import Plan, guard
 
@@ -42,6 +44,8 @@ wildcard_constraints:
     dataset="|".join(PLAN.config["datasets"]),
     split="train|evaluation",
     classifier=PLAN.pattern(classifier for _, classifier in PLAN.classifiers),
+    archive=PLAN.pattern(ARCHIVES),
+    part="[A-Za-z0-9_-]+",
     corruption=PLAN.pattern(PLAN.config["corruptions"]),
     attack=PLAN.pattern(PLAN.config["attacks"]),
     measurement=PLAN.pattern(PLAN.config["measurements"]),
@@ -90,6 +94,12 @@ rule images:
 rule tables:
     input:
         PLAN.targets("collect"),
+
+
+# On one machine the jobs are forked from a process that has imported what they need; elsewhere they import it.
+onstart:
+    if PLAN.config["fork_jobs"] and workflow.local_exec:
+        server.start()
 
 
 onsuccess:

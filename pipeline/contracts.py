@@ -72,11 +72,12 @@ class View(NamedTuple):
         kind: `clean`, `corruption` or `attack`.
         severity: 1-5 for corruptions, else None.
         images: (n, c, h, w) float32, in the order of the labels.
-        details: of an attack: `classifier` (id of the one attacked), `norm` (`l2`, `linf`, ...), `epsilon` (None if it
-            minimises the norm), `forward_passes` and `backward_passes` (per sample, mean over the samples attacked; an
-            attack without the latter needs no gradients of that classifier), `large_epsilon_success` (share of some
-            samples on which it succeeds with the whole box as its budget; None without epsilon or box), `warnings` (of
-            the attack's library).
+        details: of a corruption: `suite` (its id in the config) and `family` (noise, blur, ...). Of an attack:
+            `classifier` (id of the one attacked), `norm` (`l2`, `linf`, ...), `epsilon` (None if it minimises the
+            norm), `forward_passes` and `backward_passes` (per sample, mean over the samples attacked; an attack without
+            the latter needs no gradients of that classifier), `large_epsilon_success` (share of some samples on which
+            it succeeds with the whole box as its budget; None without epsilon or box), `warnings` (of the attack's
+            library).
     """
 
     name: str

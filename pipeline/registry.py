@@ -41,12 +41,14 @@ KINDS: Mapping[str, Kind] = {
         frozenset({"classifier", "images", "labels", "generator"}),
         frozenset({"box", "state", "progress"}),
     ),
-    "corruption": Kind("corruptions", frozenset({"images", "seeds", "severity"})),
+    "corruption": Kind(
+        "corruptions", frozenset({"images", "seeds", "severity"}), frozenset({"ids", "labels", "downloaded"})
+    ),
     "attack": Kind("attacks", frozenset({"model", "images", "labels", "seeds"}), frozenset({"box"})),
     "measurement": Kind(
         "measurements",
         frozenset({"model", "images", "labels", "seeds", "views", "batch_size"}),
-        frozenset({"box", "ids", "directions"}),
+        frozenset({"box", "ids", "directions", "augmentations"}),
     ),
 }
 ROOT = Path(__file__).parent

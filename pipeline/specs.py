@@ -70,7 +70,9 @@ FIELDS: Mapping[str, Mapping[str, Option]] = {
         "options": OPTIONS,
         "seed": SEED,
         "clean": Option(bool, False),
+        "augmentations": OPTIONS,
     },
+    "download": {"archive": Option(str, REQUIRED), "part": Option(str, REQUIRED)},
     "collect": {"kind": Option(str, REQUIRED)},
 }
 KINDS = {
@@ -112,7 +114,11 @@ def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dic
         known = training_options(spec[field]) if kind == "training" else registry.options(kind, spec[field])
         spec["options"] = registry.bind_options(known, spec["options"], where, spec[field])
         if kind == "training" and spec["options"]["augmentation"] is not None:
-            spec["options"]["augmentation"] = _augmentation(spec["options"]["augmentation"], where)
+            spec["options"]["augmentation"] = _augmentation(spec["options"]["augmentation"], f"{where}.augmentation")
+    if form == "measure":
+        spec["augmentations"] = {
+            name: _augmentation(entry, f"{where}.augmentations.{name}") for name, entry in spec["augmentations"].items()
+        }
     # What the split does not read stays out, so that a change of it re-runs nothing.
     for field in UNUSED_BY_SPLIT.get(spec.get("split", ""), ()):
         del spec[field]
@@ -120,7 +126,6 @@ def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dic
 
 
 def _augmentation(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    where = f"{where}.augmentation"
     options = dict(given)
     method = options.pop("method", None)
     if method is None:
@@ -132,18 +137,19 @@ def _augmentation(given: Mapping[str, Any], where: str) -> dict[str, Any]:
 def code(stage: str, spec: Mapping[str, Any]) -> str:
     """Digest of the code that a job runs: its stage, its method, and what they import from the package.
 
-    A model factory of the user's counts if it lies below the working folder; for `report` its templates count.
+    A model factory of the user's counts if it lies below the working folder; for `report` its templates and baselines
+    count.
     """
     modules = [f"pipeline.stages.{stage}"]
     kind, field = KINDS.get(stage, ("", ""))
     if field in spec:
         modules.append(f"pipeline.{registry.KINDS[kind].package}.{spec[field]}")
-    if spec.get("options", {}).get("augmentation"):
-        modules.append(f"pipeline.{registry.KINDS['augmentation'].package}.{spec['options']['augmentation']['method']}")
+    augmentations = [*spec.get("augmentations", {}).values(), spec.get("options", {}).get("augmentation")]
+    modules += [f"pipeline.{registry.KINDS['augmentation'].package}.{each['method']}" for each in augmentations if each]
     result = code_digest(ROOT.parent, modules)
     if stage == "train" and ":" in spec["model"]:
         result += code_digest(Path.cwd(), [spec["model"].partition(":")[0]])
     if stage == "report":
-        templates = sorted((ROOT / "report" / "templates").glob("*.j2"))
-        result += digest("".join(file.read_text(encoding="utf-8") for file in templates))
+        read = sorted([*(ROOT / "report" / "templates").glob("*.j2"), *(ROOT / "report" / "baselines").glob("*.json")])
+        result += digest("".join(file.read_text(encoding="utf-8") for file in read))
     return result

@@ -13,7 +13,8 @@ import yaml
 from pipeline import registry, specs
 from pipeline.contracts import UserError
 from tests.tiny import tiny_config
-from workflow.common import DATASET_FIELDS, ROOT, Plan, guard
+from workflow.common import ROOT, Plan, guard
+from workflow.datasets import FIELDS as DATASET_FIELDS
 
 BROUGHT = {"dataset": "digits", "model": "resnet18", "weights": "README.md", "mean": [0.5], "std": [1]}
 

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline import registry, store
 from pipeline.report import sections
+from pipeline.suites import SUITES
 from tests.planrunner import run_plan
 from tests.test_datasets import write_parquet
 from tests.tinydata import folder_of_images, published_sets
@@ -129,6 +130,7 @@ def test_every_attack(tmp_path: Path) -> None:
 
 MEASURED: Mapping[str, Mapping[str, Any]] = {
     "accuracy": {"views": ["clean", "corruptions", "attacks"]},
+    "augmentation_distance": {"views": "corruptions", "augmentations": {"prime": None}, "draws": 4, "samples": 6},
     "curvature": {"views": ["deepfool"], "radii": [0.1], "draws": 1, "samples": 6},
     "dct_margin": {"size": 4, "step": 4, "steps": 3, "rounds": 2},
     "detection": {
@@ -171,6 +173,24 @@ def test_every_measurement(tmp_path: Path) -> None:
     page = (results / "report/index.html").read_text(encoding="utf-8")
     for module in (*sections.MEASURED, *sections.ACROSS):
         assert module.SECTION in page
+
+
+def test_every_corruption(tmp_path: Path) -> None:
+    """All suites, from the config to the page: every view a row a sample, with its suite and family."""
+    config = {
+        "datasets": {"digits": {"source": "digits", "train_size": 200, "evaluation": 24}},
+        "architectures": NET,
+        "trainings": {"standard": RECIPE | {"epochs": 1}},
+        "corruptions": dict.fromkeys(SUITES) | {"alone": {"method": "brightness"}},
+        "measurements": {"accuracy": {"views": ["clean", "corruptions"]}},
+    }
+    results = run_plan(config, tmp_path)
+    rows = pd.read_parquet(results / "tables/accuracy.parquet")
+    counts = rows[rows["kind"] == "corruption"].groupby("suite")["view"].nunique()
+    assert counts.to_dict() == {suite: len(members) for suite, members in SUITES.items()} | {"corruptions": 1}
+    assert rows["family"].notna().equals(rows["kind"] == "corruption")
+    assert (rows.groupby(["view", "severity"], dropna=False).size() == 24).all()
+    assert len(rows) == 24 * (1 + 5 * (sum(counts)))
 
 
 def given(training: str) -> dict[str, Any]:

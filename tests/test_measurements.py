@@ -69,7 +69,7 @@ def test_every_measurement_returns_the_columns_that_it_declares(name: str) -> No
     }
     defaults = registry.bind("measurement", name, {}, name)
     given = context(model, images, labels, *(views[kind] for kind in accepts))
-    given |= {"box": UNIT, "ids": [f"sample/{row}" for row in range(9)], "directions": None}
+    given |= {"box": UNIT, "ids": [f"sample/{row}" for row in range(9)], "directions": None, "augmentations": {}}
     table = registry.load("measurement", name)(**registry.passed("measurement", name, given), **defaults)
     assert list(table) == ["row", *columns] or set(table) == {"row", *columns}
     assert len({len(values) for values in table.values()}) == 1

@@ -121,7 +121,7 @@ def test_every_preset_runs(preset: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert set(board[names].itertuples(index=False, name=None)) == set(wanted)
     assert board["clean_accuracy"].between(0, 1).all()
     accuracy = pd.read_parquet(results / "tables/accuracy.parquet")
-    views = 1 + 5 * len(config.get("corruptions", {}))
+    views = 1 + 5 * len(Plan(config).config["corruptions"])
     assert len(accuracy) == len(board) * EVALUATED * views
     perturbation = pd.read_parquet(results / "tables/perturbation.parquet")
     assert len(perturbation) == len(board) * EVALUATED * len(config["attacks"])

@@ -124,7 +124,8 @@ def test_complete_spec_passes_unchanged(stage: str) -> None:
     kind = specs.KINDS[stage][0]
     for name in registry.names(kind):
         known = registry.options(kind, name)
-        needed = {key: 1 for key, option in known.items() if option.default is registry.REQUIRED}
+        required = {key: option for key, option in known.items() if option.default is registry.REQUIRED}
+        needed = {key: "x" if option.type is str else 1 for key, option in required.items()}
         once = specs.complete(stage, {"method": name, "options": needed})
         assert specs.complete(stage, once) == once
 

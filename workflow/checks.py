@@ -6,7 +6,7 @@ import ast
 import functools
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jsonschema.exceptions import ValidationError
 from pipeline import registry
 from pipeline.contracts import UserError
 
+BASELINES = Path(registry.__file__).parent / "report" / "baselines"
 SCHEMA = Path(__file__).parent / "schemas" / "config.schema.yaml"
 
 
@@ -34,6 +35,14 @@ def check_schema(config: Mapping[str, Any], name: str) -> dict[str, Any]:
         raise UserError(_explain(errors[0], name))
     defaults = {key: field["default"] for key, field in schema["properties"].items() if "default" in field}
     return {**defaults, **config}
+
+
+def check_baseline(given: str | None, classifiers: Sequence[str], name: str) -> None:
+    """Raise UserError unless a baseline is none, a classifier or one that is shipped."""
+    known = [*sorted(set(classifiers)), *sorted(file.stem for file in BASELINES.glob("*.json"))]
+    if given is not None and given not in known:
+        hint = registry.nearest(given, known)
+        raise UserError(f"{name}: baseline: no classifier or baseline '{given}'{hint}; there are {', '.join(known)}")
 
 
 def _explain(error: ValidationError, name: str) -> str:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline import registry, specs
+from pipeline import archives, registry, specs
 from pipeline.codedigest import code_digest
-from pipeline.contracts import Files, Folder, UserError, canonical, lineage
+from pipeline.contracts import UserError, canonical, lineage
 from pipeline.selftest import run as selftest
-from workflow.checks import check_model, check_schema
+from workflow import classifiers, corruptions, datasets
+from workflow.checks import check_baseline, check_schema
 from workflow.views import attacks_on_all, views_of
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = {
     "prepare": "data/{dataset}/{split}.safetensors",
+    "download": "archives/{archive}/{part}",
     "train": "models/{dataset}/{classifier}.safetensors",
     "corrupt": "corruptions/{dataset}/{corruption}.safetensors",
     "attack": "attacks/{dataset}/{classifier}/{attack}.safetensors",
@@ -26,8 +29,7 @@ PATHS = {
     "collect": "tables/{kind}.parquet",
 }
 SELFTEST = "selftest/selftest.parquet"
-RUNTIME = ("device", "results", "checkpoint_minutes")  # fields that change no result
-DATASET_FIELDS = ("frequency", "seed", "test_share", "validation", "train_size", "evaluation", "loading")
+RUNTIME = ("device", "results", "checkpoint_minutes", "fork_jobs")  # fields that change no result
 
 
 class Plan:
@@ -42,96 +44,62 @@ class Plan:
     """
 
     def __init__(self, config: Mapping[str, Any], name: str = "config.yaml") -> None:
-        self.config = check_schema(config, name)
+        self.given = check_schema(config, name)
+        self.config = {**self.given, "corruptions": corruptions.expanded(self.given, name)}
         self.name = name
         self.results = Path(self.config["results"])
         self._origins: dict[tuple[Any, ...], str] = {}
         self._lineages: dict[tuple[Any, ...], str] = {}
         seed = self.config["seed"]
-        self.prepared = {
-            (dataset, split): self._dataset(dataset, split)
-            for dataset in self.config["datasets"]
-            for split in ("train", "evaluation")
-        }
-        self.classifiers = dict(self._trained()) | dict(self._brought())
+        self.prepared = dict(datasets.prepared(self.config, name))
+        self.classifiers = dict(classifiers.trained(self.config, name)) | dict(classifiers.brought(self.config, name))
+        check_baseline(self.config["baseline"], [classifier for _, classifier in self.classifiers], name)
         self.methods = {
             stage: {
                 entry: specs.complete(
-                    stage, {noun: entry, **self._flat(f"{noun}s", entry), "seed": seed}, f"{name}: {noun}s.{entry}"
+                    stage, {noun: entry, **self._flat(noun, entry), "seed": seed}, f"{name}: {noun}s.{entry}"
                 )
                 for entry in self.config[f"{noun}s"]
             }
             for stage, noun in (("corrupt", "corruption"), ("attack", "attack"), ("measure", "measurement"))
         }
+        corruptions.check_folders(self.methods["corrupt"], name)
         measured = self.methods["measure"]
         self.views = {entry: views_of(self.config, entry, spec["method"], name) for entry, spec in measured.items()}
+        names = [classifier for _, classifier in self.classifiers]
+        self.measured_on = {entry: self._chosen("measurement", entry, "classifiers", names) for entry in measured}
+        self.corrupted = {
+            entry: self._chosen("corruption", entry, "datasets", list(self.config["datasets"]))
+            for entry in self.methods["corrupt"]
+        }
         for entry, views in self.views.items():
             measured[entry]["clean"] = any(kind == "clean" for kind, _ in views)
         self.kinds = sorted({spec["method"] for spec in measured.values()})
 
-    def _flat(self, section: str, entry: str) -> dict[str, Any]:
+    def _flat(self, noun: str, entry: str) -> dict[str, Any]:
         """An entry's method (its id if not given) and options, apart."""
-        options = dict(self.config[section][entry] or {})
-        options.pop("views", None)
-        return {"method": options.pop("method", entry), "options": options}
+        options = dict(self.config[f"{noun}s"][entry] or {})
+        flat = {"method": options.pop("method", entry), "options": options}
+        if noun == "corruption":
+            options.pop("datasets", None)
+        if noun == "measurement":
+            options.pop("views", None)
+            options.pop("classifiers", None)
+            if registry.passed(noun, flat["method"], {"augmentations": None}):
+                flat["augmentations"] = classifiers.augmentations(self.config, options.pop("augmentations", None))
+        return flat
 
-    def _dataset(self, dataset: str, split: str) -> dict[str, Any]:
-        entry = dict(self.config["datasets"][dataset] or {})
-        given = {field: entry.pop(field) for field in DATASET_FIELDS if field in entry}
-        source = entry.pop("source", dataset)
-        where = f"{self.name}: datasets.{dataset}"
-        given = {"seed": self.config["seed"], **given, "dataset": dataset, "split": split}
-        spec = specs.complete("prepare", {**given, "source": source, "options": entry}, where)
-        for path in self._source_paths(spec):
-            if not glob.glob(path, recursive=True):
-                raise UserError(f"{where}: no such file or folder: {path}")
-        return spec
-
-    @staticmethod
-    def _source_paths(spec: Mapping[str, Any]) -> Iterator[str]:
-        for key, option in registry.options("source", spec["source"]).items():
-            value = spec["options"][key]
-            if value is not None and option.type in (Files, Files | None, Folder):
-                yield from [value] if isinstance(value, str) else value
-
-    def _trained(self) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-        for training, entry in self.config["trainings"].items():
-            method = (entry or {}).get("method", training)
-            registry.check_name("training", method, f"{self.name}: trainings.{training}")
-        for architecture, entry in self.config["architectures"].items():
-            options = dict(entry)
-            model, stem = options.pop("model"), options.pop("stem", "default")
-            check_model(model, f"{self.name}: architectures.{architecture}")
-            for training in self.config["trainings"]:
-                for dataset in self.config["datasets"]:
-                    for seed in self.config["seeds"]:
-                        classifier = f"{architecture}--{training}--{seed}"
-                        spec = {"dataset": dataset, "classifier": classifier, "architecture": architecture}
-                        spec |= {"training": training, "seed": seed, "model": model, "stem": stem}
-                        spec |= {"model_options": options, **self._flat("trainings", training)}
-                        where = f"{self.name}: trainings.{training}"
-                        yield (dataset, classifier), specs.complete("train", spec, where)
-
-    def _brought(self) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
-        for classifier, entry in self.config["classifiers"].items():
-            where = f"{self.name}: classifiers.{classifier}"
-            options = dict(entry)
-            dataset = options.pop("dataset")
-            if dataset not in self.config["datasets"]:
-                hint = registry.nearest(dataset, self.config["datasets"])
-                raise UserError(f"{where}.dataset: no data set '{dataset}'{hint}")
-            given = {field: options.pop(field) for field in specs.FIELDS["brought"] if field in options}
-            given |= {
-                "dataset": dataset,
-                "classifier": classifier,
-                "architecture": given.get("architecture", classifier),
-            }
-            given |= {"training": given.get("training", "brought"), "seed": None, "model_options": options}
-            spec = specs.complete("train", given, where)
-            check_model(spec["model"], where)
-            if not Path(spec["weights"]).is_file():
-                raise UserError(f"{where}.weights: no such file: {spec['weights']}")
-            yield (dataset, classifier), spec
+    def _chosen(self, noun: str, entry: str, key: str, names: Sequence[str]) -> set[str]:
+        """What an entry is for, of `names`: all of them, or those that the patterns below its `key` match."""
+        patterns = (self.config[f"{noun}s"][entry] or {}).get(key, "*")
+        found = set()
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            matched = fnmatch.filter(names, pattern)
+            if not matched:
+                there = ", ".join(sorted(set(names)))
+                raise UserError(f"{self.name}: {noun}s.{entry}.{key}: '{pattern}' matches none of {there}")
+            found |= set(matched)
+        return found
 
     def job(self, stage: str, wildcards: Mapping[str, str]) -> Mapping[str, Any]:
         """The complete spec of a job."""
@@ -143,6 +111,8 @@ class Plan:
             return {"kind": wildcards["kind"]}
         if stage == "report":
             return {}
+        if stage == "download":
+            return {"archive": wildcards["archive"], "part": wildcards["part"]}
         noun = specs.KINDS[stage][0]
         return self.methods[stage][wildcards[noun]]
 
@@ -156,7 +126,7 @@ class Plan:
 
     def shown(self) -> str:
         """The config as the report shows it; where and how it ran is no part of it."""
-        return canonical({key: value for key, value in self.config.items() if key not in RUNTIME})
+        return canonical({key: value for key, value in self.given.items() if key not in RUNTIME})
 
     def path(self, stage: str, **wildcards: str) -> str:
         """The file that a job writes."""
@@ -180,12 +150,17 @@ class Plan:
             sources = [classifier]
             if attacks_on_all(self.methods["measure"][wildcards["measurement"]]["method"]):
                 sources = [{**dataset, "classifier": name} for of, name in self.classifiers if of == dataset["dataset"]]
-            for kind, view in self.views[wildcards["measurement"]]:
+            for kind, view in self._seen(wildcards["measurement"], dataset["dataset"]):
                 if kind == "corruption":
                     jobs.append(("corrupt", {**dataset, "corruption": view}))
                 elif kind == "attack":
                     jobs += [("attack", {**source, "attack": view}) for source in sources]
         return jobs
+
+    def _seen(self, measurement: str, dataset: str) -> list[tuple[str, str]]:
+        """(kind, id) of the views of a measurement on one data set."""
+        views = self.views[measurement]
+        return [(kind, view) for kind, view in views if kind != "corruption" or dataset in self.corrupted[view]]
 
     def lineage(self, stage: str, wildcards: Mapping[str, str]) -> str:
         """What the config says about how a file comes to be, its inputs included; the file's metadata says the same."""
@@ -211,8 +186,19 @@ class Plan:
 
     def source_files(self, wildcards: Mapping[str, str]) -> list[str]:
         """Files or folders outside the results that a prepare job reads."""
-        patterns = self._source_paths(self.job("prepare", wildcards))
+        patterns = datasets.source_paths(self.job("prepare", wildcards))
         return [file for pattern in patterns for file in sorted(glob.glob(pattern, recursive=True))]
+
+    def archive(self, wildcards: Mapping[str, str]) -> list[str]:
+        """The downloaded part of a published archive that a corrupt job reads; none if it reads none, or a folder.
+
+        As with `source_files`, what it holds is no part of a lineage: the archive's name stands in the job's spec.
+        """
+        options = self.job("corrupt", wildcards)["options"]
+        if "archive" not in options or options["folder"] is not None:
+            return []
+        part = archives.ARCHIVES[options["archive"]].members[options["corruption"]].part
+        return [self.path("download", archive=options["archive"], part=part)] if part else []
 
     def processes(self, wildcards: Mapping[str, str]) -> int:
         """Processes, each with a GPU of its own, that a training asks for."""
@@ -230,6 +216,8 @@ class Plan:
             for dataset, classifier in self.classifiers
             for measurement, spec in self.methods["measure"].items()
             if spec["method"] == kind
+            and classifier in self.measured_on[measurement]
+            and self._seen(measurement, dataset)
         ]
 
     def digest(self) -> str:
@@ -255,8 +243,8 @@ class Plan:
             "train": [{"dataset": dataset, "classifier": classifier} for dataset, classifier in self.classifiers],
             "corrupt": [
                 {"dataset": dataset, "corruption": entry}
-                for dataset in self.config["datasets"]
-                for entry in self.config["corruptions"]
+                for entry, corrupted in self.corrupted.items()
+                for dataset in sorted(corrupted)
             ],
             "attack": [
                 {"dataset": dataset, "classifier": classifier, "attack": entry}

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline import registry
 from pipeline.contracts import UserError
+from workflow.corruptions import group
 
 
 def views_of(config: Mapping[str, Any], measurement: str, method: str, name: str) -> list[tuple[str, str]]:
@@ -31,6 +32,8 @@ def views_of(config: Mapping[str, Any], measurement: str, method: str, name: str
             views.append(("clean", "clean"))
         elif word in ("corruptions", "attacks"):
             views += [(word[:-1], entry) for entry in sections[word[:-1]]]
+        elif members := group(list(config["corruptions"]), word):
+            views += [("corruption", entry) for entry in members]
         elif kinds := [kind for kind, section in sections.items() if word in section]:
             views += [(kind, word) for kind in kinds]
         else:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from pipeline.corruptions._severity import constant
 
+FAMILY = "weather"
+
 
 def brightness(
     *, images: Tensor, seeds: Tensor, severity: int, constants: Literal["auto", "cifar", "imagenet"] = "auto"

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from pipeline.corruptions._severity import constant
 
+FAMILY = "digital"
+
 
 def contrast(
     *, images: Tensor, seeds: Tensor, severity: int, constants: Literal["auto", "cifar", "imagenet"] = "auto"

@@ -8,13 +8,16 @@ from torch import Tensor
 from pipeline.corruptions._filters import correlate, gaussian
 from pipeline.corruptions._severity import constant
 
+FAMILY = "blur"
+
 
 def defocus_blur(
     *, images: Tensor, seeds: Tensor, severity: int, constants: Literal["auto", "cifar", "imagenet"] = "auto"
 ) -> Tensor:
     """Blur with the disk that a point becomes in a camera out of focus.
 
-    Source: Hendrycks & Dietterich, ICLR 2019. Border: mirrored about the edge pixel, OpenCV's default.
+    Source: Hendrycks & Dietterich, ICLR 2019. Border: mirrored about the edge pixel, OpenCV's default. Differences to
+    their code: sums are in single precision, the kernel in double (a thousandth of a grey level at most).
 
     Args:
         images: (n, c, h, w) float32 in [0, 1].
@@ -32,7 +35,7 @@ def defocus_blur(
         cifar=((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1)),
         imagenet=((3.0, 0.1), (4.0, 0.5), (6.0, 0.5), (8.0, 0.5), (10.0, 0.5)),
     )
-    return correlate(images, disk(radius, smoothing), border="mirror").clamp(0, 1)
+    return correlate(images, disk(radius, smoothing), border="mirror").clamp_(0, 1)
 
 
 def disk(radius: float, smoothing: float) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor
 from pipeline.corruptions._severity import constant
 from pipeline.numerics.randomness import normal
 
+FAMILY = "noise"
+
 
 def gaussian_noise(
     *, images: Tensor, seeds: Tensor, severity: int, constants: Literal["auto", "cifar", "imagenet"] = "auto"

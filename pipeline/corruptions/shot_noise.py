@@ -8,6 +8,8 @@ from torch import Tensor
 from pipeline.corruptions._severity import constant
 from pipeline.numerics.randomness import per_sample
 
+FAMILY = "noise"
+
 
 def shot_noise(
     *, images: Tensor, seeds: Tensor, severity: int, constants: Literal["auto", "cifar", "imagenet"] = "auto"

@@ -14,6 +14,8 @@ ACCEPTS: tuple[str, ...] = ("clean", "corruption", "attack")
 COLUMNS: Mapping[str, Column] = {
     "view": Column("string", "`clean`, or the id of the corruption or attack in the config"),
     "kind": Column("string", "clean, corruption or attack"),
+    "suite": Column("string", "id of the corruption's suite in the config; `corruptions` for one named alone"),
+    "family": Column("string", "family of the corruption: noise, blur, weather, digital, ...; null for other kinds"),
     "severity": Column("int8", "severity of the corruption, 1-5; null for other kinds"),
     "label": Column("int32", "true class"),
     "prediction": Column("int32", "class with the largest logit"),
@@ -46,6 +48,8 @@ def accuracy(
         columns["row"] += range(count)
         columns["view"] += [view.name] * count
         columns["kind"] += [view.kind] * count
+        columns["suite"] += [view.details.get("suite")] * count
+        columns["family"] += [view.details.get("family")] * count
         columns["severity"] += [view.severity] * count
         columns["label"] += labels.tolist()
         columns["prediction"] += logits.argmax(dim=1).tolist()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from pipeline import devices, registry, store
 from pipeline.contracts import UserError, View
 from pipeline.models.integrity import frozen
 from pipeline.stages.inputs import Evaluation, load_classifier, mapped, read_evaluation, same_samples
+from pipeline.suites import suite_of
 
 KEYS_OF_CLASSIFIER = ("dataset", "classifier", "architecture", "training", "seed")
 
@@ -32,7 +34,8 @@ def measure(
     """Measure a classifier and write one row per sample (and view, subspace, ...).
 
     Args:
-        spec: `measurement` (id), `method`, `options`, `seed`, `clean` (whether the clean images are one of the views).
+        spec: `measurement` (id), `method`, `options`, `seed`, `clean` (whether the clean images are one of the views),
+            `augmentations` (id -> method and options), for a method that asks for them.
         code: digest of the code, for the provenance.
         classifier: a file that train wrote.
         data: the `evaluation` split that prepare wrote.
@@ -61,6 +64,7 @@ def measure(
         "box": evaluation.space.box,
         "ids": evaluation.ids,
         "directions": evaluation.directions,
+        "augmentations": {name: _augmentation(given) for name, given in spec["augmentations"].items()},
     }
     with frozen(model):
         columns = dict(method(**registry.passed("measurement", spec["method"], context), **spec["options"]))
@@ -71,6 +75,12 @@ def measure(
     inputs = {"classifier": classifier, "data": data} | {file.name: file.path for file in files}
     meta = store.provenance("measure", spec, code, inputs, devices.describe(chosen))
     store.write_table(out, keys | {name: columns[name] for name in own}, store.table_schema(own), meta)
+
+
+def _augmentation(given: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
+    """An augmentation with its options: images and a generator to images."""
+    options = dict(given)
+    return functools.partial(registry.load("augmentation", options.pop("method")), **options)
 
 
 class _File(NamedTuple):
@@ -117,6 +127,7 @@ class _Views(Sequence[View]):
         spec = file.meta["spec"]
         if severity is not None:
             images = mapped(self._images[place], evaluation.space)
-            return View(spec["corruption"], "corruption", severity, images, {})
+            details = {"suite": suite_of(spec["corruption"]), "family": file.meta.get("family")}
+            return View(spec["corruption"], "corruption", severity, images, details)
         details = {**file.meta, "classifier": file.meta["classifier"]["classifier"]}
         return View(spec["attack"], "attack", None, self._images, details)
