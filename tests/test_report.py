@@ -167,7 +167,8 @@ def test_files(finished):
     own = ("robustness", "margins", "envelope", "transfer", "profile_correlations", "profile_robustness")
     names = {"digits": own, "colours": ()}
     for dataset, own in names.items():
-        for figure in ("overview", "corruptions", "gallery", *own):
+        under_corruption = (f"corruption_{name}" for name in ("errors", "map", "calibration", "differences"))
+        for figure in ("overview", "corruptions", "gallery", *under_corruption, *own):
             expected |= {f"figures/{dataset}_{figure}.{suffix}" for suffix in ("png", "svg", "csv")}
     assert set(files) == expected
     assert all(content[:4] == b"\x89PNG" for name, content in files.items() if name.endswith(".png"))

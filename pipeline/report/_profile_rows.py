@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from pipeline.report import _accuracy_rows
 from pipeline.report.leaderboard import slug
 from pipeline.report.outcomes import Outcomes
 
@@ -119,7 +120,11 @@ def _place(name: str) -> tuple[int, str]:
 def _accuracy(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:
     rows = rows.drop_duplicates([*INDEX, "kind", "view", "severity"])
     yield rows[rows["kind"] == "clean"].set_index(INDEX)[["correct", "confidence"]]
-    yield _mean(rows[rows["kind"] == "corruption"], {"correct": "corrupted"})
+    rows = rows[rows["kind"] == "corruption"].astype({"view": str})
+    suites = rows["view"].map(_accuracy_rows.suites(rows)[0])
+    names = sorted(set(suites))
+    for suite in names:
+        yield _mean(rows[suites == suite], {"correct": "corrupted" if len(names) == 1 else slug("corrupted", suite)})
 
 
 def _perturbation(rows: pd.DataFrame) -> Iterator[pd.DataFrame]:

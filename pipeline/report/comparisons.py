@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.report import outcomes as sources
 from pipeline.report import statistics
-from pipeline.report.leaderboard import CLEAN, CORRUPTED, NUMBER, SHARE, WORST
+from pipeline.report.leaderboard import CLEAN, CORRUPTED, NUMBER, SHARE, WORST, of_suite
 from pipeline.report.outcomes import NORMS, REFERENCE, Outcomes
 from pipeline.report.statistics import Interval
 
@@ -54,6 +54,7 @@ class Comparison(NamedTuple):
 def compare(classifiers: Sequence[Outcomes], seed: int = 0) -> list[Comparison]:
     """All comparisons; none for a classifier without a standard one of its data set, architecture and seed."""
     results = []
+    suites = sources.suites(classifiers)
     for dataset in sources.datasets(classifiers):
         members = sources.shared(classifiers, dataset)
         standard = {(o.architecture, o.seed): o for o in members if o.training == REFERENCE}
@@ -61,14 +62,14 @@ def compare(classifiers: Sequence[Outcomes], seed: int = 0) -> list[Comparison]:
         for outcomes in members:
             reference = standard.get((outcomes.architecture, outcomes.seed))
             if reference is not None and outcomes.training != REFERENCE:
-                found += list(_pair(outcomes, reference, seed))
+                found += list(_pair(outcomes, reference, suites, seed))
         adjusted = statistics.holm([comparison.p for comparison in found])
         results += [c._replace(adjusted=p) for c, p in zip(found, adjusted, strict=True)]
     return results
 
 
-def _pair(one: Outcomes, other: Outcomes, seed: int) -> Iterator[Comparison]:
-    for name, kind, first, second in _measures(one, other):
+def _pair(one: Outcomes, other: Outcomes, suites: Sequence[str], seed: int) -> Iterator[Comparison]:
+    for name, kind, first, second in _measures(one, other, suites):
         pair = pd.concat([first, second], axis=1, join="inner")
         if pair.empty:
             continue
@@ -76,19 +77,21 @@ def _pair(one: Outcomes, other: Outcomes, seed: int) -> Iterator[Comparison]:
         stream = statistics.stream(seed, one.dataset, one.classifier, other.classifier, name)
         statistic: Callable[..., object] = statistics.median if kind == NUMBER else statistics.mean
         gap = statistics.difference(a, b, statistic, seed=stream)
-        if name == CORRUPTED.header:
+        if first.dtype == float and kind == SHARE:  # means over views, not outcomes
             test, p = "sign-flip permutation", statistics.sign_flip_test(a, b, stream)
         else:
             test, p = ("sign" if kind == NUMBER else "exact McNemar"), statistics.sign_test(a, b)
         yield Comparison(one.dataset, one.classifier, other.classifier, name, kind, len(a), gap, test, p, p)
 
 
-def _measures(one: Outcomes, other: Outcomes) -> Iterator[tuple[str, str, Values, Values]]:
+def _measures(one: Outcomes, other: Outcomes, suites: Sequence[str]) -> Iterator[tuple[str, str, Values, Values]]:
     if one.clean is not None and other.clean is not None:
-        yield CLEAN.header, SHARE, one.clean["correct"], other.clean["correct"]
-    views = [view for view in one.complete.columns if view in other.complete.columns]
-    if views:
-        yield CORRUPTED.header, SHARE, one.complete[views].mean(axis=1), other.complete[views].mean(axis=1)
+        yield CLEAN.header, SHARE, one.clean["correct"].astype(bool), other.clean["correct"].astype(bool)
+    for suite in suites:
+        views = [view for view in one.views(suite) if view in other.views(suite)]
+        if views:
+            means = one.corrupted[views].dropna().mean(axis=1), other.corrupted[views].dropna().mean(axis=1)
+            yield of_suite(CORRUPTED, suite, suites).header, SHARE, *means
     if one.fixed and one.fixed == other.fixed and one.worst_case is not None and other.worst_case is not None:
         yield WORST.header, SHARE, one.worst_case, other.worst_case
     for threat in one.minimal:

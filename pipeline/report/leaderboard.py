@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from pipeline.report import corruption_measures, statistics
 from pipeline.report import outcomes as sources
-from pipeline.report import statistics
+from pipeline.report.corruption_measures import Errors
 from pipeline.report.outcomes import NORMS, Outcomes, Threat
 from pipeline.report.statistics import NOTHING, Interval
 
@@ -34,11 +35,19 @@ class Column(NamedTuple):
 
 
 class Board(NamedTuple):
-    """The leaderboard: its table, what the columns are, and what the rank of each data set is by."""
+    """The leaderboard.
+
+    Attributes:
+        table: one row per classifier.
+        columns: what its columns are.
+        ranked_by: data set -> name of the column that its ranks are by.
+        errors: under corruption, from which some of its columns are.
+    """
 
     table: pd.DataFrame
     columns: Sequence[Column]
     ranked_by: Mapping[str, str]
+    errors: Sequence[Errors] = ()
 
 
 Measure = tuple[Column, Callable[[Outcomes, int], Interval]]
@@ -60,6 +69,13 @@ CORRUPTED = Column(
     SHARE,
     "accuracy, mean over corruptions and severities; not divided by a baseline's, so not an mCE",
 )
+MCE = Column(
+    "mce",
+    "mCE",
+    SHARE,
+    "mean corruption error: the error summed over severities, divided by that of the baseline, mean over corruptions; "
+    "lower is better",
+)
 CALIBRATION = Column(
     "calibration_error",
     "Calibration error [%]",
@@ -79,12 +95,27 @@ def slug(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", "_".join(parts).lower()).strip("_")
 
 
-def build(classifiers: Sequence[Outcomes], seed: int = 0) -> Board:
+def of_suite(column: Column, suite: str, suites: Sequence[str]) -> Column:
+    """A column for one of several suites of corruptions; of a single one the column itself."""
+    if len(suites) < 2:
+        return column
+    header, bracket, unit = column.header.partition(" [")
+    header = f"{header}, {suite}{bracket}{unit}"
+    return column._replace(name=slug(column.name, suite), header=header, meaning=f"{column.meaning} (suite {suite})")
+
+
+def build(classifiers: Sequence[Outcomes], seed: int = 0, config: Mapping[str, Any] | None = None) -> Board:
     """Leaderboard of all classifiers, sorted by data set, then by the rank's criterion.
 
     The criterion is the worst-case robust accuracy, or where no attack has a budget, the clean accuracy.
+
+    Args:
+        classifiers: of all data sets.
+        seed: of the bootstrap.
+        config: says what the mCE divides by.
     """
-    measures = list(_measures(classifiers))
+    errors = corruption_measures.everything(classifiers, config, seed)
+    measures = list(_measures(classifiers, errors))
     sets, ranked_by = _ranks(classifiers)
     rows = []
     for outcomes in classifiers:
@@ -99,7 +130,7 @@ def build(classifiers: Sequence[Outcomes], seed: int = 0) -> Board:
             row |= {column.name: value.value, f"{column.name}_low": value.low, f"{column.name}_high": value.high}
         rows.append(row)
     columns = (*KEYS, *(column for column, _ in measures))
-    return Board(_sorted(pd.DataFrame(rows, columns=_names(columns)), ranked_by), columns, ranked_by)
+    return Board(_sorted(pd.DataFrame(rows, columns=_names(columns)), ranked_by), columns, ranked_by, errors)
 
 
 def _names(columns: Sequence[Column]) -> list[str]:
@@ -159,27 +190,48 @@ def _ranks(classifiers: Sequence[Outcomes]) -> tuple[dict[tuple[str, str], tuple
     return sets, ranked_by
 
 
-def _measures(classifiers: Sequence[Outcomes]) -> Iterator[Measure]:
+def _measures(classifiers: Sequence[Outcomes], errors: Sequence[Errors]) -> Iterator[Measure]:
     if any(o.clean is not None for o in classifiers):
         yield CLEAN, lambda o, _: NOTHING if o.clean is None else statistics.share(o.clean["correct"])
-    if any(len(o.complete) for o in classifiers):
-        # A sample's mean over its views is what is resampled, so the views of a sample stay together.
-        yield CORRUPTED, lambda o, s: statistics.bootstrap(o.complete.mean(axis=1), statistics.mean, seed=s)
+    suites = sorted({found.suite for found in errors})
+    taken: set[str] = set()
+    for suite in suites:
+        for column, estimate in _corruption_measures([e for e in errors if e.suite == suite], suite, suites):
+            yield _apart(column, taken), estimate
     if any(o.clean is not None for o in classifiers):
         yield CALIBRATION, _calibration
     if any(o.fixed for o in classifiers):
         yield WORST, lambda o, _: NOTHING if o.worst_case is None else statistics.share(o.worst_case)
     threats = sorted({threat for o in classifiers for threat in o.norms})
-    taken: set[str] = set()
     for threat in sorted(threats, key=lambda t: (t.minimal, t)):
-        column = _column(threat)
-        while column.name in taken:  # ids that differ in punctuation alone
-            column = column._replace(name=column.name + "_")
-        taken.add(column.name)
-        yield column, _minimal(threat) if threat.minimal else _fixed(threat)
+        yield _apart(_column(threat), taken), _minimal(threat) if threat.minimal else _fixed(threat)
     names = sorted({name for o in classifiers for name in o.margins})
     for name in names:
         yield from _margin_measures(name, alone=len(names) == 1)
+
+
+def _apart(column: Column, taken: set[str]) -> Column:
+    """A column with a name that is not taken yet, for ids that differ in punctuation alone."""
+    while column.name in taken:
+        column = column._replace(name=column.name + "_")
+    taken.add(column.name)
+    return column
+
+
+def _corruption_measures(errors: Sequence[Errors], suite: str, suites: Sequence[str]) -> Iterator[Measure]:
+    means = {found.outcomes: _complement(found.mean) for found in errors}
+    yield of_suite(CORRUPTED, suite, suites), lambda o, _: means.get(o, NOTHING)
+    ratios = {found.outcomes: found.mce for found in errors}
+    if any(not math.isnan(value.value) for value in ratios.values()):
+        names = {found.outcomes.dataset: found.baseline for found in errors}
+        alone = len(set(names.values())) == 1
+        base = next(iter(names.values())) if alone else "; ".join(f"{name} on {of}" for of, name in names.items())
+        column = of_suite(MCE, suite, suites)
+        yield column._replace(header=f"{column.header} [%, {base} = 100]"), lambda o, _: ratios.get(o, NOTHING)
+
+
+def _complement(value: Interval) -> Interval:
+    return Interval(1 - value.value, 1 - value.high, 1 - value.low)
 
 
 def _calibration(outcomes: Outcomes, seed: int) -> Interval:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.report import statistics
+from pipeline.report import _accuracy_rows, statistics
 
 # norm -> (column of the perturbation table, symbol, unit)
 NORMS = {
@@ -36,6 +36,7 @@ KINDS = {
     "loops": "loops",
     "slices": "slices",
     "detection": "detection",
+    "augmentation_distance": "distances of augmentations to corruptions",
 }
 BROUGHT = "brought"
 REFERENCE = "standard"
@@ -83,6 +84,9 @@ class Outcomes:
         seed: training seed, None for a brought classifier.
         clean: columns `correct` and `confidence`; None if not measured.
         corrupted: sample x (corruption, severity), correct = 1.0; NaN where a sample lacks the view.
+        confidence: likewise, of the prediction; NaN where it is not known.
+        suites: corruption -> its suite.
+        families: corruption -> its family, where that is known.
         norms: per threat the norm of the perturbation found: +inf if none, 0 if misclassified without one.
         margins: per measurement of diagonal blocks alone, sample x block, of correctly classified samples; +inf if not
             converged.
@@ -99,6 +103,9 @@ class Outcomes:
     seed: int | None
     clean: pd.DataFrame | None = None
     corrupted: pd.DataFrame = field(default_factory=pd.DataFrame)
+    confidence: pd.DataFrame = field(default_factory=pd.DataFrame)
+    suites: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, str] = field(default_factory=dict)
     norms: Mapping[Threat, pd.Series[float]] = field(default_factory=dict)
     margins: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     frequency: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
@@ -125,10 +132,14 @@ class Outcomes:
         """Whether a sample survived a threat with a budget."""
         return self.norms[threat] == math.inf
 
-    @functools.cached_property
-    def complete(self) -> pd.DataFrame:
-        """`corrupted`, of the samples that every view has."""
-        return self.corrupted.dropna()
+    def complete(self, suite: str) -> pd.DataFrame:
+        """The part of `corrupted` that is of a suite, of the samples that every view of it has."""
+        return self.corrupted[self.views(suite)].dropna()
+
+    def views(self, suite: str) -> list[tuple[str, int]]:
+        """(corruption, severity) of what was measured of a suite."""
+        views: Any = self.corrupted.columns.to_list()
+        return [(name, severity) for name, severity in views if self.suites[name] == suite]
 
     @functools.cached_property
     def worst_case(self) -> pd.Series[bool] | None:
@@ -176,7 +187,9 @@ def gather(tables: Mapping[str, pd.DataFrame]) -> list[Outcomes]:
 
 def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:
     first: dict[Any, Any] = next(iter(parts.values())).iloc[0].to_dict()
-    clean, corrupted = _accuracy(parts["accuracy"]) if "accuracy" in parts else (None, pd.DataFrame())
+    accuracy = parts.get("accuracy", pd.DataFrame(columns=_accuracy_rows.COLUMNS))
+    suites, families = _accuracy_rows.suites(accuracy)
+    corrupted, confidence = _accuracy_rows.corrupted(accuracy)
     margins, frequency = _margins(parts["dct_margin"]) if "dct_margin" in parts else ({}, {})
     return Outcomes(
         dataset=str(first["dataset"]),
@@ -184,8 +197,11 @@ def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:
         architecture=str(first["architecture"]),
         training=str(first["training"]),
         seed=None if pd.isna(first["seed"]) else int(first["seed"]),
-        clean=clean,
+        clean=_accuracy_rows.clean(accuracy),
         corrupted=corrupted,
+        confidence=confidence,
+        suites=suites,
+        families=families,
         norms=_norms(parts["perturbation"]) if "perturbation" in parts else {},
         margins=margins,
         frequency=frequency,
@@ -193,17 +209,6 @@ def _outcomes(parts: Mapping[str, pd.DataFrame]) -> Outcomes:
         attacks=_once(parts.get("perturbation"), *THREAT),
         transfers=_once(parts.get("transfer"), "attack", "source"),
     )
-
-
-def _accuracy(rows: pd.DataFrame) -> tuple[pd.DataFrame | None, pd.DataFrame]:
-    # Several measurements may hold the same view of a sample; they agree, as measuring is deterministic.
-    rows = rows.drop_duplicates(["sample", "kind", "view", "severity"])
-    clean = rows[rows["kind"] == "clean"].set_index("sample")[["correct", "confidence"]].sort_index()
-    corrupted = rows[rows["kind"] == "corruption"].assign(
-        severity=lambda r: r["severity"].astype(int), correct=lambda r: r["correct"].astype(float)
-    )
-    wide = corrupted.pivot_table(index="sample", columns=["view", "severity"], values="correct", observed=True)
-    return (clean if len(clean) else None), (wide if len(corrupted) else pd.DataFrame())
 
 
 def _norms(rows: pd.DataFrame) -> dict[Threat, pd.Series[float]]:
@@ -288,3 +293,8 @@ def shared(classifiers: Sequence[Outcomes], dataset: str) -> list[Outcomes]:
 def datasets(classifiers: Sequence[Outcomes]) -> list[str]:
     """Ids of the data sets, in order, once each."""
     return list(dict.fromkeys(outcomes.dataset for outcomes in classifiers))
+
+
+def suites(classifiers: Sequence[Outcomes]) -> list[str]:
+    """Ids of the suites of corruptions that any of them was measured on, in order."""
+    return sorted({suite for outcomes in classifiers for suite in outcomes.suites.values()})

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import pandas as pd
 
 from pipeline.report import (
+    augmentation_distance,
+    corruptions,
     curvature,
     detection,
     envelope,
@@ -28,6 +30,15 @@ from pipeline.report.style import Chart, Look
 
 Tables = Mapping[str, pd.DataFrame]  # kind -> rows
 SEEDED = {
+    corruptions.SECTION: (
+        "Accuracy on images that noise, blur, weather and the like make worse. Three numbers sum it up: the mean error "
+        "over corruptions and severities; the mCE, which first divides the error under each corruption by that of a "
+        "baseline, so that hard corruptions do not count for more; and the relative mCE, which does so with the errors "
+        "that come on top of those on clean images. For CIFAR many papers call the plain mean error mCE, and others "
+        "divide by another baseline: compare numbers only where the baseline is the same. A training whose "
+        "augmentations resemble the corruptions has seen part of the test; a suite far from them, such as C-bar "
+        "(Mintun, Kirillov, Xie, NeurIPS 2021), tells more about it."
+    ),
     envelope.SECTION: (
         "How small a perturbation is depends on the attack that sought it. The smallest that any attack of this run "
         "found for an image bounds the true one from above; an attack that often comes near it is one to trust."
@@ -77,7 +88,16 @@ class Across(Titled, Protocol):
         """Claims on the rows of all data sets."""
 
 
-MEASURED: tuple[Measured, ...] = (invariance, regions, loops, slices, curvature, shared_directions, detection)
+MEASURED: tuple[Measured, ...] = (
+    augmentation_distance,
+    invariance,
+    regions,
+    loops,
+    slices,
+    curvature,
+    shared_directions,
+    detection,
+)
 ACROSS: tuple[Across, ...] = (margins, subspace_margins)
 
 

@@ -116,11 +116,14 @@ def _against(one: Outcomes, other: Outcomes, config: Mapping[str, Any] | None, s
 
 
 def _prime(one: Outcomes, other: Outcomes, seed: int) -> Iterator[Claim]:
-    views = [view for view in one.complete.columns if view in other.complete.columns]
-    if views:
-        pair = (one.complete[views].mean(axis=1), other.complete[views].mean(axis=1))
-        what = "mean accuracy on corrupted images, difference"
-        yield from _gap("prime_corruptions", one, other, what, pair, "share", MORE, seed)
+    suites = sorted(set(one.suites.values()))
+    for suite in suites:
+        views = [view for view in one.views(suite) if view in other.views(suite)]
+        if views:
+            pair = (one.corrupted[views].dropna().mean(axis=1), other.corrupted[views].dropna().mean(axis=1))
+            of = f" of {suite}" if len(suites) > 1 else ""
+            what = f"mean accuracy on corrupted images{of}, difference"
+            yield from _gap("prime_corruptions", one, other, what, pair, "share", MORE, seed)
     if one.clean is not None and other.clean is not None:
         pair = (one.clean["correct"], other.clean["correct"])
         what = "accuracy on clean images, difference"

@@ -203,18 +203,21 @@ def sign_test(first: ArrayLike, second: ArrayLike) -> float:
 def sign_flip_test(first: ArrayLike, second: ArrayLike, seed: int = 0, resamples: int = 9999) -> float:
     """Two-sided permutation test of the mean paired difference: signs are flipped at random, p >= 1/(resamples + 1)."""
     gaps = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
-    gaps = gaps[gaps != 0]
-    if not gaps.size:
-        return 1.0
+    return sign_flip_tests(gaps[gaps != 0][:, None], seed, resamples)[0]
+
+
+def sign_flip_tests(gaps: Array, seed: int = 0, resamples: int = 9999) -> list[float]:
+    """As `sign_flip_test`, for k differences on the same samples, (n, k); 0 says nothing, and a row flips together."""
+    count, tests = gaps.shape
     generator = np.random.default_rng(seed)
-    rows = max(1, CHUNK // gaps.size)
+    rows = max(1, CHUNK // max(count, 1))
     # Sums of the same magnitudes in another order may differ by rounding; ties count as extreme.
-    observed = abs(gaps.sum()) - 1e-9 * np.abs(gaps).sum()
-    extreme = 0
+    observed = np.abs(gaps.sum(axis=0)) - 1e-9 * np.abs(gaps).sum(axis=0)
+    extreme = np.zeros(tests, dtype=int)
     for start in range(0, resamples, rows):
-        signs = generator.integers(0, 2, size=(min(rows, resamples - start), gaps.size), dtype=np.int8) * 2 - 1
-        extreme += int(np.sum(np.abs(signs @ gaps) >= observed))
-    return (1 + extreme) / (1 + resamples)
+        signs = generator.integers(0, 2, size=(min(rows, resamples - start), count), dtype=np.int8) * 2 - 1
+        extreme += np.sum(np.abs(signs @ gaps) >= observed, axis=0)
+    return [float((1 + number) / (1 + resamples)) for number in extreme]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline import store
 from pipeline.contracts import KEYS, UserError, canonical
-from pipeline.report import claimtable, comparisons, gallery, outcomes, profile, rendering, sections, site
+from pipeline.report import baseline, claimtable, comparisons, gallery, outcomes, profile, rendering, sections, site
 from pipeline.report import figures as drawing
 from pipeline.report import leaderboard as ranking
 from pipeline.report.leaderboard import Board
@@ -49,17 +49,20 @@ def report(
             profile.parquet, in which everything that was measured of a sample stands in one row.
         title: heading of the page.
         seed: of the bootstrap.
-        spec: the config: shown on the page, and says which method an id stands for and how data sets are related.
+        spec: the config: shown on the page, and says which method an id stands for, how data sets are related, and
+            what the mCE divides by.
         benchmarks: folder of Snakemake's benchmark files; the page shows the seconds of some jobs, which are no result:
             they alone may differ between two pages of equal tables.
 
     Raises:
-        UserError: a table is missing or damaged.
+        UserError: a table is missing or damaged, or the config's baseline is unknown.
     """
     frames, sources = _read(tables)
     selftest = frames.pop(site.SELFTEST, None)
     classifiers = outcomes.gather(frames)
-    board = ranking.build(classifiers, seed)
+    if wrong := baseline.mistake(spec, classifiers):
+        raise UserError(wrong)
+    board = ranking.build(classifiers, seed, spec)
     charts = _charts(frames, classifiers, board, spec, seed, _seconds(benchmarks))
     claims = claimtable.ordered(sections.claims(frames, classifiers, spec, seed))
     for pairs in charts.values():
@@ -118,7 +121,7 @@ def _charts(
     found = {}
     for dataset in outcomes.datasets(classifiers):
         members = outcomes.shared(classifiers, dataset)
-        found[dataset] = list(drawing.draw(members, board, classifiers, seed, seconds))
+        found[dataset] = list(drawing.draw(members, board, classifiers, seed, seconds, spec))
         found[dataset] += sections.draw(frames, members, classifiers, dataset, seed)
         if "gallery" in frames:
             found[dataset] += gallery.draw(frames["gallery"][frames["gallery"]["dataset"] == dataset])
