@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,9 @@ def _minutes(text: str) -> float:
     return value
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The command line. Only the help of a stage lists its methods, for which all their sources have to be read."""
+    shown = set(arguments) if {"-h", "--help"} & set(arguments) else set()
     top = argparse.ArgumentParser(prog="python -m pipeline", description="Boundary Atlas, stage by stage.")
     commands = top.add_subparsers(dest="stage", required=True, metavar="stage")
     for name, help_text in STAGES.items():
@@ -74,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
             name,
             help=help_text,
             description=help_text.capitalize() + ".",
-            epilog=reference.plain(KIND_OF_STAGE[name]) if name in KIND_OF_STAGE else None,
+            epilog=reference.plain(KIND_OF_STAGE[name]) if name in shown & set(KIND_OF_STAGE) else None,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name != "report":
@@ -186,7 +188,8 @@ def _selftest(out: Path | None, code: str | None) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a stage, show the methods or run the self-test; 0 on success, 1 if that fails, 2 on a user's mistake."""
-    given = vars(parser().parse_args(arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    given = vars(parser(arguments).parse_args(arguments))
     stage = given.pop("stage")
     try:
         if stage == "methods":

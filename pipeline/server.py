@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -115,7 +116,10 @@ class _Server:
                 raise ValueError("it left")
             try:
                 job = client.receive(connection)
-                pid = os.fork()
+                with warnings.catch_warnings():
+                    # Python 3.12 warns of other threads; the one there is, of Arrow's allocator, is made for it.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    pid = os.fork()
                 if pid == 0:
                     self._become(job, streams)
             finally:

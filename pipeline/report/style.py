@@ -50,6 +50,7 @@ PARAMETERS: Any = {
 }
 WIDTH = 9.0
 DPI = 200
+LEGEND_LETTER, LEGEND_HANDLE = 0.066, 0.75  # inches of an entry of a legend: a letter, and the sample with its gaps
 LEGEND_ROW, LEGEND_ROWS = 0.19, 3  # inches; rows of a legend for which every figure has room
 CODING = "Colour stands for the training, line style and marker for the architecture."
 
@@ -144,7 +145,9 @@ class Look:
         """A legend of all styles below the panels; the figure's height has to include its `room`."""
         handles = [Line2D([], [], **(self._keywords(*style) | keywords)) for style in self.styles]
         labels = [f"{architecture}, {training}" for training, architecture in self.styles]
-        figure.legend(handles, labels, loc="outside lower center", ncols=self._columns, handlelength=3.2)
+        entry = LEGEND_LETTER * max(map(len, labels), default=0) + LEGEND_HANDLE
+        columns = max(1, min(self._columns, int(figure.get_figwidth() / entry)))  # a narrow figure has room for fewer
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
 
 
 def panels(figure: Figure, count: int, columns: int, **keywords: Any) -> list[Axes]:
