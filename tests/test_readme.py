@@ -19,7 +19,16 @@ from workflow.datasets import FIELDS as DATASET_FIELDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / name for name in ("README.md", "results/README.md", "results/reference/digits/README.md")]
+PAGES = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "results/README.md",
+        "results/reference/digits/README.md",
+        "results/reference/cifar10_corruptions/README.md",
+        "docs/corruptions.md",
+    )
+]
 PLUGINS = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
 CELL = re.compile(r"`(\w+)(?: = ([^`]*))?`( required)?")
 

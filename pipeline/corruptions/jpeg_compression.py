@@ -35,11 +35,11 @@ def jpeg_compression(
         (n, c, h, w) float32 in [0, 1], whole grey levels.
     """
     quality = constant(images, severity, constants, cifar=(80, 65, 58, 50, 40), imagenet=(25, 18, 15, 10, 7))
-    levels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    levels = images.clamp(0, 1).mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     decoded = np.empty_like(levels)
     for picture, out in zip(levels, decoded, strict=True):
         file = BytesIO()
         Image.fromarray(picture.squeeze(2) if picture.shape[2] == 1 else picture).save(file, "JPEG", quality=quality)
         with Image.open(file) as compressed:
             out[...] = np.asarray(compressed).reshape(out.shape)
-    return torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous().to(images) / 255
+    return torch.from_numpy(decoded).permute(0, 3, 1, 2).contiguous().to(images).div_(255)
