@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from pipeline import archives, registry, suites
 from pipeline.contracts import UserError
@@ -162,3 +163,19 @@ def test_what_a_measurement_of_augmentations_compares() -> None:
     near["near"]["augmentations"] = {"prime": {"sigma": 1}}
     with pytest.raises(UserError, match="cfg: measurements.near.augmentations.prime: prime has no option 'sigma'"):
         plan({"c": None}, trainings=trainings, measurements=near)
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "corruptions.md").read_text(encoding="utf-8")
+BLOCKS = [yaml.safe_load(block.partition("```")[0]) for block in PAGE.split("```yaml\n")[1:]]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: "-".join(block.get("corruptions", block)))
+def test_examples_of_the_page_are_good_configs(block: dict[str, Any], tmp_path: Path) -> None:
+    corruptions = {entry: dict(options or {}) for entry, options in block["corruptions"].items()}
+    for options in corruptions.values():
+        if "folder" in options:
+            options["folder"] = str(tmp_path)
+    made = Plan(
+        {**tiny_config(), **block, "corruptions": corruptions, "measurements": {"accuracy": {"views": "corruptions"}}}
+    )
+    assert made.views["accuracy"]
