@@ -88,6 +88,12 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     chosen = methods.add_mutually_exclusive_group()
     chosen.add_argument("--kind", choices=registry.KINDS, help="of one kind alone; without it of all kinds")
     chosen.add_argument("--update", type=Path, help="write the tables of all kinds into this page, between its marks")
+    provenance = commands.add_parser(
+        "provenance", help="say what made a file, and whether code, packages and inputs are still those"
+    )
+    provenance.add_argument("file", type=Path, help="safetensors or Parquet file of any stage, or a file of the report")
+    provenance.add_argument("--all", dest="every", action="store_true", help="also its inputs, theirs, and so on")
+    provenance.add_argument("--json", dest="as_json", action="store_true", help="for programs, with all the metadata")
     selftest = commands.add_parser(
         "selftest",
         help="check that classifiers which hide their gradients are flagged, and sound ones are not",
@@ -178,6 +184,12 @@ def _show_methods(kind: str | None, update: Path | None) -> None:
         raise UserError(f"{update}: cannot be read or written ({error.strerror})") from None
 
 
+def _show_provenance(file: Path, every: bool, as_json: bool) -> None:
+    from pipeline.provenance import show
+
+    print(show(file, every=every, as_json=as_json))
+
+
 def _selftest(out: Path | None, code: str | None) -> int:
     from pipeline.selftest.run import markdown, selftest
 
@@ -196,6 +208,8 @@ def main(arguments: list[str] | None = None) -> int:
             _show_methods(**given)
         elif stage == "selftest":
             return _selftest(**given)
+        elif stage == "provenance":
+            _show_provenance(**given)
         else:
             _run(stage, given)
     except UserError as error:

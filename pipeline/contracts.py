@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one line that names the place, what was given and what was expected."""
+    """A mistake that the user can mend: one line that names the place, what was given and what was expected.
+
+    Line breaks, control characters and whatever else cannot be printed, as names and values may hold, are escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        escaped = (
+            character if character.isprintable() else character.encode("unicode_escape").decode()
+            for character in message.strip()
+        )
+        super().__init__("".join(escaped))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import ast
 import difflib
 import functools
 import importlib
+import json
 import math
 import types
 import typing
@@ -238,7 +239,10 @@ def _convert_union(value: Any, members: Sequence[Any]) -> Any:
 
 
 def _convert_plain(value: Any, kind: Any) -> Any:
-    if kind is Any:
+    if kind is Any:  # of a user's own model or factory: whatever JSON can hold
+        json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=False).encode()
+        if not _texts_as_keys(value):
+            raise ValueError
         return value
     if kind is types.NoneType or kind is None:
         if value is not None:
@@ -251,4 +255,13 @@ def _convert_plain(value: Any, kind: Any) -> Any:
         return number
     if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
         raise ValueError
+    if isinstance(value, str):
+        value.encode()  # a half of a surrogate pair, which JSON can name, is in no file
     return value
+
+
+def _texts_as_keys(value: Any) -> bool:
+    """Whether the keys of all mappings in a value are texts; JSON would make texts of others."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _texts_as_keys(inner) for key, inner in value.items())
+    return not isinstance(value, list) or all(map(_texts_as_keys, value))

@@ -54,10 +54,17 @@ def sha256(path: Path) -> str:
 def provenance(
     stage: str, spec: Mapping[str, Any], code: str, inputs: Mapping[str, Path], device: str = "cpu"
 ) -> dict[str, Any]:
-    """What made a file: stage, spec, code digest, lineage, the inputs' hashes, package versions and device."""
+    """What made a file: stage, spec, code digest, lineage, the inputs' hashes, package versions and device.
+
+    Raises:
+        UserError: an input is missing, damaged, or not one that a stage wrote for another.
+    """
     sources = {}
     for name, path in inputs.items():
-        sources[name] = {"lineage": read_metadata(path)["lineage"], "sha256": sha256(path)}
+        meta = read_metadata(path)
+        if not isinstance(meta.get("lineage"), str):
+            raise UserError(f"{path}: its metadata name no lineage, so it is no input of {stage}; give another file")
+        sources[name] = {"lineage": meta["lineage"], "sha256": sha256(path)}
     return {
         "stage": stage,
         "spec": spec,
@@ -88,18 +95,25 @@ def read_tensors(path: Path, *made_by: str) -> tuple[dict[str, Array], dict[str,
     Raises:
         UserError: the file is missing, truncated, not one of ours, or of another kind.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     meta = read_metadata(path)
     if made_by:
-        made = " ".join(filter(None, (meta.get("stage"), meta.get("spec", {}).get("split"))))
+        made = _made_by(meta)
         if made not in made_by:
             raise UserError(f"{path}: a file of {made}, expected one of {' or '.join(made_by)}")
     try:
         return load_file(path), meta
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # a type that NumPy lacks is a KeyError, a damaged file one of the library's own
         raise _unreadable(path, error) from None
+
+
+def _made_by(meta: Mapping[str, Any]) -> str:
+    """The stage that made a file, with its split; in one line, whatever the metadata hold."""
+    spec = meta.get("spec")
+    parts = (meta.get("stage"), spec.get("split") if isinstance(spec, dict) else None)
+    text = " ".join(part for part in parts if isinstance(part, str))
+    return text if text.isprintable() and text else "unknown origin"
 
 
 def write_table(path: Path, columns: Mapping[str, Any], schema: Mapping[str, Column], meta: Mapping[str, Any]) -> None:
@@ -141,18 +155,33 @@ def concatenate(paths: Sequence[Path], out: Path, meta: Mapping[str, Any]) -> No
     """Concatenate Parquet tables of one schema, in the order given, row group by row group.
 
     Raises:
-        UserError: a table's columns differ from the first one's.
+        UserError: a table's columns differ from the first one's, or it is damaged.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(paths[0]).with_metadata({KEY: canonical(meta)})
-    with atomic(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for path in paths:
-            with pq.ParquetFile(path) as file:
-                if not file.schema_arrow.equals(schema):
-                    raise UserError(f"{path}: its columns differ from those of {paths[0]}; delete both and run again")
-                for group in range(file.num_row_groups):
-                    writer.write_table(file.read_row_group(group).replace_schema_metadata(schema.metadata))
+    path = paths[0]
+    try:
+        schema = pq.read_schema(path).with_metadata({KEY: canonical(meta)})
+        with atomic(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for path in paths:
+                with pq.ParquetFile(path) as file:
+                    if not file.schema_arrow.equals(schema):
+                        raise UserError(
+                            f"{path}: its columns differ from those of {paths[0]}; delete both and run again"
+                        )
+                    for group in range(file.num_row_groups):
+                        rows = _row_group(file, group, path)
+                        writer.write_table(rows.replace_schema_metadata(schema.metadata))
+    except pa.ArrowException as error:
+        raise _unreadable(path, error) from None
+
+
+def _row_group(file: Any, group: int, path: Path) -> Any:
+    try:
+        return file.read_row_group(group)
+    except OSError as error:  # Arrow's word for pages that are cut or do not decompress
+        raise _unreadable(path, error) from None
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -168,8 +197,14 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except Exception as error:  # each library has exceptions of its own for a damaged file
         raise _unreadable(path, error) from None
     if text is None:
-        raise UserError(f"{path}: has no '{KEY}' metadata, so this pipeline did not write it")
-    return dict(json.loads(text))
+        raise UserError(f"{path}: has no '{KEY}' metadata, so this pipeline did not write it; give another file")
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise UserError(f"{path}: its '{KEY}' metadata are no mapping in JSON; delete it and run again")
+    return meta
 
 
 def _safetensors_key(path: Path) -> str | None:
@@ -187,7 +222,7 @@ def _parquet_key(path: Path) -> str | None:
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0]
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
     return UserError(f"{path}: truncated or damaged ({reason}); delete it and run again")
 
 

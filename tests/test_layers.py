@@ -33,7 +33,9 @@ MAY_IMPORT = {
     "specs": {"contracts", "registry", "codedigest"},
     "reference": {"contracts", "registry", "specs"},
     "store": {"contracts"},
-    "devices": {"contracts"},
+    "devices": {"contracts", "leases"},
+    "leases": {"contracts"},
+    "outputlock": {"contracts"},
     "stages": {  # methods only by name, through the registry
         "contracts",
         "registry",
@@ -61,7 +63,8 @@ MAY_IMPORT = {
     },
     # stages by name, as on the command line
     "selftest": {"contracts", "codedigest", "registry", "specs", "store", "report.outcomes"},
-    "commandline": {"contracts", "registry", "specs", "reference", "selftest"},
+    "provenance": {"contracts", "specs", "store", "selftest"},
+    "commandline": {"contracts", "registry", "specs", "reference", "selftest", "provenance"},
     "__main__": {"client", "commandline"},
     "client": set(),
     "server": {"client", "commandline"},

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pipeline import registry, specs
 from pipeline.contracts import UserError
 from workflow.checks import check_model
 
+OPTIONS = Annotated[Mapping[str, Any], "of names to finite numbers, texts, true, false, lists or such mappings"]
 Classifiers = Iterator[tuple[tuple[str, str], dict[str, Any]]]  # ((data set, classifier), spec)
 
 
@@ -30,6 +31,7 @@ def trained(config: Mapping[str, Any], name: str) -> Classifiers:
         options = dict(entry)
         model, stem = options.pop("model"), options.pop("stem", "default")
         check_model(model, f"{name}: architectures.{architecture}")
+        registry.convert(options, OPTIONS, f"{name}: architectures.{architecture}")
         for training, recipe in config["trainings"].items():
             settings = dict(recipe or {})
             method = settings.pop("method", training)
@@ -56,6 +58,7 @@ def brought(config: Mapping[str, Any], name: str) -> Classifiers:
             hint = registry.nearest(dataset, config["datasets"])
             raise UserError(f"{where}.dataset: no data set '{dataset}'{hint}")
         given = {field: options.pop(field) for field in specs.FIELDS["brought"] if field in options}
+        registry.convert(options, OPTIONS, where)
         given |= {"dataset": dataset, "classifier": classifier}
         given |= {"architecture": given.get("architecture", classifier), "training": given.get("training", "brought")}
         spec = specs.complete("train", given | {"seed": None, "model_options": options}, where)

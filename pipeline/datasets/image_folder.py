@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 
 from pipeline.contracts import Count, Folder, Range, UserError
+from pipeline.datasets._names import check_names
 from pipeline.datasets.decoding import check_crop, decode
 from pipeline.datasets.samples import Samples
 
@@ -27,7 +28,8 @@ def image_folder(
     """A folder of images: one sub-folder a class, or the same below `train/` and `test/` (or `val/`).
 
     Images count at any depth below their class. A class, or an image, may be a symbolic link; linked folders inside a
-    class are not entered.
+    class are not entered. The ending of a name says that a file is an image, its content in which format
+    (`decoding.open_image`). Names may be in any script; they must be UTF-8, without line breaks or control characters.
 
     Args:
         root: the folder. If it holds `train` and either `test` or `val` (ImageNet's name for its evaluation images),
@@ -42,8 +44,9 @@ def image_folder(
         Samples whose ids are the paths relative to `root`; classes in alphabetical order.
 
     Raises:
-        UserError: no such folder, both `test` and `val` beside `train`, fewer than two classes, a class without
-            images, classes that differ between the splits, or a crop but no size.
+        UserError: no such folder, or one that cannot be read, both `test` and `val` beside `train`, fewer than two
+            classes, a class without images, classes that differ between the splits, a name that is refused, or a crop
+            but no size.
     """
     check_crop(size, crop)
     base = Path(root)
@@ -71,13 +74,17 @@ def image_folder(
                 raise UserError(f"{error.filename}: not a readable folder ({error.strerror})") from None
             if not found:
                 raise UserError(f"{top}: no image file in it ({', '.join(SUFFIXES)})")
+            check_names(found, root, "file")
             ids += found
             labels += [label] * len(found)
             splits += [split] * len(found)
 
     def encoded(row: int) -> tuple[str, bytes]:
         file = base / ids[row]
-        return str(file), file.read_bytes()
+        try:
+            return str(file), file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read ({error.strerror}); make it readable or remove it") from None
 
     return Samples(
         ids=ids,
@@ -100,7 +107,11 @@ def _splits(base: Path) -> dict[str, str]:
 
 
 def _classes(folder: Path) -> list[str]:
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: not a readable folder ({error.strerror})") from None
+    check_names(names, str(folder), "folder")
     if len(names) < 2:
         raise UserError(f"{folder}: expected at least two sub-folders, one a class; found {len(names)}")
     return names

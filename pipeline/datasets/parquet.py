@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.contracts import Count, Files, Range, UserError
+from pipeline.datasets._names import check_names
 from pipeline.datasets.decoding import check_crop, decode
 from pipeline.datasets.samples import Samples
 
@@ -35,32 +36,35 @@ def parquet(
         train: a file, a glob pattern or a list of them.
         test: likewise; None: a test split is taken out of `train`.
         image_column: column of encoded images, a struct with a field `bytes`, or plain binary.
-        label_column: column of integer labels.
+        label_column: column of integer labels, plain or dictionary-encoded.
         size: side in pixels to which images are resized and cropped; None: they are of one size already.
         crop: share of the resized shorter side that the centre crop keeps; ImageNet's usual evaluation is size 224,
             crop 0.875: resize to 256, crop 224.
         channels: 1 or 3.
 
     Returns:
-        Samples whose ids are `file name/row`. Class names come from the `huggingface` schema metadata; without it
-        the classes are the sorted distinct labels. `read` goes through the files one by one; the first call of
-        `encoded` loads all encoded images of that split and keeps them in memory, also for `read`, so a process that
-        forks workers should make it before, for them to share one copy.
+        Samples whose ids are `file name/row`, without the name's suffix. Class names come from the `huggingface` schema
+        metadata; without it the classes are the sorted distinct labels. `read` goes through the files one by one; the
+        first call of `encoded` loads all encoded images of that split and keeps them in memory, also for `read`, so a
+        process that forks workers should make it before, for them to share one copy.
 
     Raises:
-        UserError: a file or column is missing or of another type, a label is out of range, or there is a crop but no
-            size.
+        UserError: a file or column is missing, damaged or of another type, a label is missing, negative or out of
+            range, there are fewer than two classes, two files name different ones, a name is refused (`image_folder`),
+            or there is a crop but no size.
     """
     check_crop(size, crop)
     parts = {"train": expand(train)} | ({} if test is None else {"test": expand(test)})
     files = [file for found in parts.values() for file in found]
-    if len({file.name for file in files}) < len(files):
-        raise UserError(f"parquet: two of the files share one name, but names make the sample ids: {_names(files)}")
+    if len({file.stem for file in files}) < len(files):
+        together = ", ".join(map(str, files))
+        raise UserError(f"parquet: two of the files share one name, but names make the sample ids: {together}")
+    check_names((file.stem for file in files), "parquet", "file")
     labels: list[NDArray[np.int64]] = []
     for file in files:
         labels.append(_labels(file, label_column, image_column))
     counts = [len(part) for part in labels]
-    classes, indexes = _classes(files[0], label_column, np.concatenate(labels))
+    classes, indexes = _classes(files, label_column, labels)
     starts = np.concatenate([[0], np.cumsum(counts)])
 
     held: dict[Path, pa.ChunkedArray] = {}
@@ -112,8 +116,15 @@ def expand(patterns: str | Sequence[str]) -> list[Path]:
 
 
 def _bytes(file: Path, image_column: str) -> pa.ChunkedArray:
-    column = pq.read_table(file, columns=[image_column])[image_column]
+    column = _column(file, image_column)
     return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+
+
+def _column(file: Path, name: str) -> pa.ChunkedArray:
+    try:
+        return pq.read_table(file, columns=[name], partitioning=None)[name]
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
 
 
 def _named(file: Path, row: int, content: pa.Scalar) -> tuple[str, bytes]:
@@ -122,38 +133,81 @@ def _named(file: Path, row: int, content: pa.Scalar) -> tuple[str, bytes]:
     return f"{file}, row {row}", content.as_py()
 
 
-def _names(files: Sequence[Path]) -> str:
-    return ", ".join(map(str, files))
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())}); get it anew")
+
+
+def _schema(file: Path) -> pa.Schema:
+    try:
+        return pq.read_schema(file)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from None
 
 
 def _labels(file: Path, label_column: str, image_column: str) -> NDArray[np.int64]:
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file}: not a readable Parquet file ({str(error).partition(chr(10))[0]})") from None
-    for column in (image_column, label_column):
-        if column not in schema.names:
-            raise UserError(f"{file}: has no column '{column}'; it has {', '.join(schema.names)}")
-    if not pa.types.is_integer(schema.field(label_column).type):
-        raise UserError(f"{file}: column '{label_column}' is {schema.field(label_column).type}, expected integers")
+    schema = _schema(file)
+    for name in (image_column, label_column):
+        if schema.names.count(name) != 1:
+            there = ascii(schema.names) if "\n" in "".join(schema.names) else ", ".join(schema.names)
+            number = "no" if name not in schema.names else "more than one"
+            raise UserError(f"{file}: has {number} column '{name}'; it has {there}")
+    kind = schema.field(label_column).type
+    if not pa.types.is_integer(kind.value_type if pa.types.is_dictionary(kind) else kind):
+        raise UserError(f"{file}: column '{label_column}' is {kind}, expected integers; write class numbers into it")
     kind = schema.field(image_column).type
     inner = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     if not (pa.types.is_binary(inner) or pa.types.is_large_binary(inner)):
         raise UserError(f"{file}: column '{image_column}' is {kind}, expected struct(bytes, path) or binary")
-    column = pq.read_table(file, columns=[label_column])[label_column]
+    column = _column(file, label_column)
     if column.null_count:
         raise UserError(f"{file}: {column.null_count} rows have no label")
-    return np.asarray(column.to_numpy(), dtype=np.int64)
+    try:
+        return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
+    except pa.ArrowInvalid:
+        raise UserError(f"{file}: column '{label_column}' holds labels over {2**63 - 1}") from None
 
 
-def _classes(file: Path, label_column: str, labels: NDArray[np.int64]) -> tuple[list[str], NDArray[np.int64]]:
+def _classes(
+    files: Sequence[Path], label_column: str, parts: Sequence[NDArray[np.int64]]
+) -> tuple[list[str], NDArray[np.int64]]:
     """Class names, and labels as indexes into them."""
-    text = (pq.read_schema(file).metadata or {}).get(b"huggingface")
-    feature = json.loads(text)["info"]["features"].get(label_column, {}) if text else {}
-    if names := feature.get("names"):
-        if labels.min() < 0 or labels.max() >= len(names):
-            odd = labels[(labels < 0) | (labels >= len(names))][0]
-            raise UserError(f"{file}: label {odd} is outside 0..{len(names) - 1}, the classes that its metadata name")
-        return [str(name) for name in names], labels
-    distinct, indexes = np.unique(labels, return_inverse=True)
-    return [str(label) for label in distinct], indexes.astype(np.int64)
+    named = {file: names for file in files if (names := _class_names(file, label_column)) is not None}
+    first, classes = next(iter(named.items()), (None, None))
+    for file, names in named.items():
+        if names != classes:
+            raise UserError(f"{file}: its metadata name other classes than those of {first}; make them agree")
+    for file, part in zip(files, parts, strict=True):
+        if classes is not None and len(odd := part[(part < 0) | (part >= len(classes))]):
+            raise UserError(
+                f"{file}: label {odd[0]} is outside 0..{len(classes) - 1}, the classes that its metadata name"
+            )
+        if len(odd := part[part < 0]):
+            raise UserError(f"{file}: label {odd[0]} is negative, which marks images without one; leave them out")
+    labels = np.concatenate(parts)
+    if classes is None:
+        distinct, indexes = np.unique(labels, return_inverse=True)
+        classes, labels = [str(label) for label in distinct], indexes.astype(np.int64)
+    if len(classes) < 2:
+        raise UserError(f"{files[0]}: classes {classes}, expected at least two; add images of another class")
+    return classes, labels
+
+
+def _class_names(file: Path, label_column: str) -> list[str] | None:
+    """Class names out of the metadata; None if there are none."""
+    text = (_schema(file).metadata or {}).get(b"huggingface")
+    if text is None:
+        return None
+    try:
+        feature = json.loads(text)["info"]["features"].get(label_column) or {}
+        names = feature.get("names") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{file}: the class names in its metadata 'huggingface' are not readable; write them anew, or remove the "
+            "metadata: the labels then name the classes"
+        ) from None
+    check_names(names, str(file), "class")
+    if len(set(names)) < len(names):
+        raise UserError(f"{file}: two classes share one name in its metadata; rename one of them")
+    return names or None

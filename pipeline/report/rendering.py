@@ -60,15 +60,18 @@ def cells(board: Board) -> list[list[tuple[str, Any]]]:
 
 
 def to_markdown(board: Board) -> str:
-    """The table in Markdown; ids cannot break its cells."""
+    """The table in Markdown; ids cannot break its cells or notes."""
+
+    def escaped(text: str) -> str:
+        return re.sub(r"([\\|<>`*]|\](?=\())", r"\\\1", text).replace("\n", " ")
 
     def line(texts: Sequence[str]) -> str:
-        return "| " + " | ".join(re.sub(r"([\\|<>`*]|\](?=\())", r"\\\1", t).replace("\n", " ") for t in texts) + " |"
+        return f"| {' | '.join(map(escaped, texts))} |"
 
     head = [line([column.header for column in board.columns]), "|" + " --- |" * len(board.columns)]
     body = [line([text for text, _ in row]) for row in cells(board)]
     notes = [
-        f"- {column.header}: {column.meaning}."
+        f"- {escaped(column.header)}: {escaped(column.meaning)}."
         for column in board.columns
         if column.kind != TEXT or column.name == "flags"
     ]

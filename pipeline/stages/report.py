@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.report.leaderboard import Board
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.sparse import Job
 from pipeline.report.style import Chart
+from pipeline.stages.tables import read_table
 
 ALL = "all"  # stands for the data set in the names of figures across data sets
 
@@ -96,16 +96,10 @@ def report(
 def _read(tables: Mapping[str, Path]) -> tuple[dict[str, pd.DataFrame], list[site.Source]]:
     frames, sources = {}, []
     for kind, path in sorted(tables.items()):
-        try:
-            with pq.ParquetFile(path) as file:
-                rows, schema = file.metadata.num_rows, file.schema_arrow
-                if rows and kind in (*outcomes.KINDS, site.SELFTEST):
-                    frames[kind] = file.read().to_pandas()
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{path}: not readable as a table ({reason}); run collect again") from None
-        meta = json.loads((schema.metadata or {}).get(store.KEY.encode(), b"{}"))
-        sources.append(site.Source(kind, rows, store.sha256(path), meta))
+        table = read_table(kind, path, kind in (*outcomes.KINDS, site.SELFTEST))
+        if table.frame is not None:
+            frames[kind] = table.frame
+        sources.append(site.Source(kind, table.rows, store.sha256(path), table.provenance))
     return frames, sources
 
 
