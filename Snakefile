@@ -24,6 +24,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from pipeline.archives import ARCHIVES
 from pipeline import server
 from pipeline.contracts import UserError
+from pipeline.outputlock import reserve
+from workflow import datasets, preflight
 from workflow.common import Plan, guard
 
 try:
@@ -32,6 +34,8 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+# How many jobs may share a GPU, for `pipeline.leases`.
+os.environ["BOUNDARY_ATLAS_JOBS_PER_GPU"] = str(PLAN.config["jobs_per_gpu"])
 PYTHON = sys.executable
 DEVICE = PLAN.config["device"]
 CHECKPOINT_MINUTES = PLAN.config["checkpoint_minutes"]
@@ -47,8 +51,8 @@ wildcard_constraints:
     archive=PLAN.pattern(ARCHIVES),
     part="[A-Za-z0-9_-]+",
     corruption=PLAN.pattern(PLAN.config["corruptions"]),
-    attack=PLAN.pattern(PLAN.config["attacks"]),
-    measurement=PLAN.pattern(PLAN.config["measurements"]),
+    attack=PLAN.pattern(PLAN.jobs["attack"]),
+    measurement=PLAN.pattern(PLAN.jobs["measure"]),
     kind=PLAN.pattern(PLAN.kinds),
 
 
@@ -98,8 +102,19 @@ rule tables:
 
 # On one machine the jobs are forked from a process that has imported what they need; elsewhere they import it.
 onstart:
+    try:
+        reserve(PLAN.results)  # until this process ends
+        preflight.check(workflow)
+    except UserError as error:
+        raise WorkflowError(str(error))
     if PLAN.config["fork_jobs"] and workflow.local_exec:
         server.start()
+
+
+onerror:
+    print(
+        f"What is finished is kept. Mend what the logs in {RESULTS}/logs say, and start the same command again."
+    )
 
 
 onsuccess:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from pipeline import reference, registry, specs
 from pipeline.contracts import UserError
+from pipeline.outputlock import alone
 
 STAGES = {
     "prepare": "read a source and write one split of it",
@@ -24,6 +26,7 @@ STAGES = {
     "collect": "concatenate the tables of one kind",
     "report": "make figures, leaderboard, claims and page from the tables",
 }
+BY_INPUT = "only `-`: standard input names them, `lineage path` a line"
 KIND_OF_STAGE = {
     "prepare": "source",
     "train": "training",
@@ -124,7 +127,8 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
         add("--data", type=Path, required=True, help=f"safetensors file that prepare wrote, split {split}")
         add("--device", default="auto", help="auto (default), cpu, cuda or cuda:0")
     if stage in ("corrupt", "attack", "measure"):
-        add("--batch-size", type=_size, default=256, help="images at a time (default 256); does not change the result")
+        batch_help = "images at a time, at most; without it 256, on a GPU what fits; does not change the result"
+        add("--batch-size", type=_size, help=batch_help)
     if stage == "corrupt":
         add("--downloaded", type=Path, help="folder that download wrote, for a corruption out of a published archive")
     if stage == "train":
@@ -140,7 +144,7 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
             help="files of corrupt or attack to measure on, beside the clean images if the spec has clean: true",
         )
     if stage == "collect":
-        add("--tables", type=Path, nargs="+", required=True, help="Parquet files of measure, of one kind")
+        add("--tables", type=Path, nargs="+", required=True, help=f"Parquet files of measure, of one kind; {BY_INPUT}")
         add("--lineages", nargs="*", default=[], help="what the config says of each table; a mismatch is refused")
     if stage == "report":
         add(
@@ -165,13 +169,18 @@ def _run(stage: str, given: dict[str, Any]) -> None:
     expected = given.pop("code")
     if stage == "report":
         given["tables"] = {path.stem: path for path in given["tables"]}
-        code = specs.code(stage, {})
+        outputs = [given["page"], given["leaderboard"]]
     else:
         given["spec"] = specs.complete(stage, given["spec"])
-        given["code"] = code = specs.code(stage, given["spec"])
-    if expected not in (None, code):
-        raise UserError(f"{stage}: the code changed while the workflow was running; start it again")
-    getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
+        outputs = [given["out"], *([given["history"]] if given.get("history") else [])]
+    with alone(*outputs):
+        # digested here, as it may have changed while this job waited
+        code = specs.code(stage, {} if stage == "report" else given["spec"])
+        if expected not in (None, code):
+            raise UserError(f"{stage}: the code changed while the workflow was running; start it again")
+        if stage != "report":
+            given["code"] = code
+        getattr(importlib.import_module(f"pipeline.stages.{stage}"), stage)(**given)
 
 
 def _show_methods(kind: str | None, update: Path | None) -> None:
@@ -215,4 +224,6 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader of what is printed, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -5,6 +5,7 @@ A complete spec holds every option with its value, so it says alone what a job d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ COMMON = (
 
 OPTIONS = Option(Mapping[str, Any], {})
 SEED = Option(Natural, 0)
+SHARD = Option(Annotated[Mapping[Literal["index", "of"], Count], "such as {index: 1, of: 4}"] | None, None)
 NAME = Option(str, "by-hand")
 
 _MODEL = {
@@ -63,7 +65,7 @@ FIELDS: Mapping[str, Mapping[str, Option]] = {
         "std": Option(Sequence[float], REQUIRED),
     },
     "corrupt": {"corruption": NAME, "method": Option(str, REQUIRED), "options": OPTIONS, "seed": SEED},
-    "attack": {"attack": NAME, "method": Option(str, REQUIRED), "options": OPTIONS, "seed": SEED},
+    "attack": {"attack": NAME, "method": Option(str, REQUIRED), "options": OPTIONS, "seed": SEED, "shard": SHARD},
     "measure": {
         "measurement": NAME,
         "method": Option(str, REQUIRED),
@@ -71,6 +73,7 @@ FIELDS: Mapping[str, Mapping[str, Option]] = {
         "seed": SEED,
         "clean": Option(bool, False),
         "augmentations": OPTIONS,
+        "shard": SHARD,
     },
     "download": {"archive": Option(str, REQUIRED), "part": Option(str, REQUIRED)},
     "collect": {"kind": Option(str, REQUIRED)},
@@ -119,10 +122,52 @@ def complete(stage: str, given: Mapping[str, Any], where: str = "--spec") -> dic
         spec["augmentations"] = {
             name: _augmentation(entry, f"{where}.augmentations.{name}") for name, entry in spec["augmentations"].items()
         }
+    if "shard" in spec:
+        _check_shard(form, spec, where)
     # What the split does not read stays out, so that a change of it re-runs nothing.
     for field in UNUSED_BY_SPLIT.get(spec.get("split", ""), ()):
         del spec[field]
     return spec
+
+
+def _check_shard(stage: str, spec: dict[str, Any], where: str) -> None:
+    """Leave out a shard that is none, and refuse one that there is not, or of a method that looks across samples."""
+    if spec["shard"] is None:
+        del spec["shard"]
+        return
+    index, of = (spec["shard"].get(key, 0) for key in ("index", "of"))
+    if not 1 <= index <= of:
+        raise UserError(f"{where}.shard: given {spec['shard']}, expected index and of, index from 1 to of")
+    if stage != "measure":
+        return
+    if independent(spec["method"]) is None:
+        raise UserError(f"{where}: given {of} shards, but {spec['method']} looks across samples; leave shards out here")
+    for option, value in _constant(spec["method"], "INDEPENDENT_IF", {}).items():
+        if spec["options"][option] != value:
+            given = f"{option} {spec['options'][option]}"
+            raise UserError(f"{where}: given {of} shards, but {given} looks across samples; only {value} may be split")
+
+
+@functools.cache
+def independent(method: str) -> tuple[str, ...] | None:
+    """Whether the rows of a measurement's samples do not depend on the other samples, so that shards may measure them.
+
+    Such a method declares `INDEPENDENT`: the columns by which its rows come in groups, each in the order of the
+    samples; with no columns, all rows are in that order. Every sample has a row in every group. A method with
+    `samples` takes the first ones. `INDEPENDENT_IF` names options that must have a certain value for it.
+
+    Returns:
+        These columns; None if the method does not say so.
+    """
+    columns = _constant(method, "INDEPENDENT", None)
+    return None if columns is None else tuple(columns)
+
+
+def _constant(method: str, name: str, default: Any) -> Any:
+    try:
+        return registry.constant("measurement", method, name)
+    except TypeError:  # it declares none
+        return default
 
 
 def _augmentation(given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -132,6 +177,12 @@ def _augmentation(given: Mapping[str, Any], where: str) -> dict[str, Any]:
         known = ", ".join(registry.names("augmentation"))
         raise UserError(f"{where}: given {dict(given)}, expected method: one of {known}, with its options beside it")
     return {"method": method, **registry.bind("augmentation", method, options, where)}
+
+
+@functools.cache
+def _digest(root: Path, *modules: str) -> str:
+    """Thousands of jobs of one method run the same code."""
+    return code_digest(root, modules)
 
 
 def code(stage: str, spec: Mapping[str, Any]) -> str:
@@ -146,9 +197,9 @@ def code(stage: str, spec: Mapping[str, Any]) -> str:
         modules.append(f"pipeline.{registry.KINDS[kind].package}.{spec[field]}")
     augmentations = [*spec.get("augmentations", {}).values(), spec.get("options", {}).get("augmentation")]
     modules += [f"pipeline.{registry.KINDS['augmentation'].package}.{each['method']}" for each in augmentations if each]
-    result = code_digest(ROOT.parent, modules)
+    result = _digest(ROOT.parent, *modules)
     if stage == "train" and ":" in spec["model"]:
-        result += code_digest(Path.cwd(), [spec["model"].partition(":")[0]])
+        result += _digest(Path.cwd(), spec["model"].partition(":")[0])
     if stage == "report":
         read = sorted([*(ROOT / "report" / "templates").glob("*.j2"), *(ROOT / "report" / "baselines").glob("*.json")])
         result += digest("".join(file.read_text(encoding="utf-8") for file in read))

@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from pipeline.contracts import KEYS, Column, UserError, canonical, lineage
 
 KEY = "pipeline"
+# A field of a safetensors file's provenance, as a second metadata key would stand before or behind the first one by
+# chance; Parquet has a checksum of its own for each page.
+CHECKSUM = "checksum"
 PACKAGES = (
     "foolbox", "numpy", "pillow", "pyarrow", "pyautoattack", "safetensors", "scikit-learn", "scipy", "timm", "torch",
     "torchvision",
@@ -82,7 +85,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], meta: Mapping[str, A
 
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     with atomic(path) as temporary:
-        save_file(contiguous, temporary, metadata={KEY: canonical(meta)})
+        save_file(contiguous, temporary, metadata={KEY: canonical({**meta, CHECKSUM: _checksum(contiguous)})})
 
 
 def read_tensors(path: Path, *made_by: str) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -103,9 +106,21 @@ def read_tensors(path: Path, *made_by: str) -> tuple[dict[str, Array], dict[str,
         if made not in made_by:
             raise UserError(f"{path}: a file of {made}, expected one of {' or '.join(made_by)}")
     try:
-        return load_file(path), meta
+        tensors = load_file(path)
     except Exception as error:  # a type that NumPy lacks is a KeyError, a damaged file one of the library's own
         raise _unreadable(path, error) from None
+    if meta.pop(CHECKSUM, None) not in (None, _checksum(tensors)):
+        raise _unreadable(path, ValueError("its checksum differs"))
+    return tensors, meta
+
+
+def _checksum(tensors: Mapping[str, Array]) -> str:
+    """SHA-256 over names, types, shapes and bytes; a file of another writer has none, and is not compared."""
+    found = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        found.update(canonical([name, str(array.dtype), array.shape]).encode())
+        found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _made_by(meta: Mapping[str, Any]) -> str:
@@ -139,7 +154,7 @@ def write_table(path: Path, columns: Mapping[str, Any], schema: Mapping[str, Col
         arrays.append(array)
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={KEY: canonical(meta)}))
     with atomic(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
 
 
 def arrow_type(name: str) -> Any:
@@ -163,9 +178,9 @@ def concatenate(paths: Sequence[Path], out: Path, meta: Mapping[str, Any]) -> No
     path = paths[0]
     try:
         schema = pq.read_schema(path).with_metadata({KEY: canonical(meta)})
-        with atomic(out) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        with atomic(out) as temporary, pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer:
             for path in paths:
-                with pq.ParquetFile(path) as file:
+                with pq.ParquetFile(path, page_checksum_verification=True) as file:
                     if not file.schema_arrow.equals(schema):
                         raise UserError(
                             f"{path}: its columns differ from those of {paths[0]}; delete both and run again"

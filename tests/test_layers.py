@@ -64,7 +64,7 @@ MAY_IMPORT = {
     # stages by name, as on the command line
     "selftest": {"contracts", "codedigest", "registry", "specs", "store", "report.outcomes"},
     "provenance": {"contracts", "specs", "store", "selftest"},
-    "commandline": {"contracts", "registry", "specs", "reference", "selftest", "provenance"},
+    "commandline": {"contracts", "outputlock", "registry", "specs", "reference", "selftest", "provenance"},
     "__main__": {"client", "commandline"},
     "client": set(),
     "server": {"client", "commandline"},

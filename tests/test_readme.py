@@ -27,6 +27,7 @@ PAGES = [
         "results/reference/digits/README.md",
         "results/reference/cifar10_corruptions/README.md",
         "docs/corruptions.md",
+        "docs/cluster.md",
     )
 ]
 PLUGINS = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]

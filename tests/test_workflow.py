@@ -70,6 +70,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     return checkout
 
 
+def test_provenance_of_everything_stands_beside_the_report_and_in_snakemakes(finished: Checkout) -> None:
+    text = (finished.folder / "results/provenance.txt").read_text(encoding="utf-8")
+    assert text.startswith("file: leaderboard.parquet")
+    made = {
+        f"file: {path.relative_to(finished.folder / 'results')}" for path in finished.folder.glob("results/*/*/*.*")
+    }
+    expected = {line for line in made if line.endswith((".safetensors", ".parquet")) and "history" not in line}
+    assert expected <= set(text.splitlines()) and "now: unchanged" in text and "now: other" not in text
+    result = finished.run("--report", "report.html")
+    assert result.returncode == 0, result.stdout + result.stderr
+    page = (finished.folder / "report.html").read_text(encoding="utf-8")
+    for category in ("Report", "Figures", "Leaderboard", "Provenance"):
+        assert f'"{category}"' in page
+
+
 @pytest.fixture
 def edited(finished: Checkout, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The finished run; files that a test edits are put back, with their times."""

@@ -14,8 +14,8 @@ from pipeline import archives, registry, specs
 from pipeline.codedigest import code_digest
 from pipeline.contracts import UserError, canonical, lineage
 from pipeline.selftest import run as selftest
-from workflow import classifiers, corruptions, datasets
-from workflow.checks import check_baseline, check_schema
+from workflow import classifiers, corruptions, datasets, shards
+from workflow.checks import check_baseline, check_schema, fingerprint
 from workflow.views import attacks_on_all, views_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,8 @@ PATHS = {
     "collect": "tables/{kind}.parquet",
 }
 SELFTEST = "selftest/selftest.parquet"
-RUNTIME = ("device", "results", "checkpoint_minutes", "fork_jobs")  # fields that change no result
+RUN = "BOUNDARY_ATLAS_RUN"  # environment variable: fingerprint and digest of the config and code of a run
+RUNTIME = ("device", "results", "checkpoint_minutes", "fork_jobs", "jobs_per_gpu")  # fields that change no result
 
 
 class Plan:
@@ -74,6 +75,12 @@ class Plan:
         }
         for entry, views in self.views.items():
             measured[entry]["clean"] = any(kind == "clean" for kind, _ in views)
+        # id -> spec of each job on a classifier, or on a data set: an entry makes several if it has shards
+        self.jobs: dict[str, Mapping[str, Mapping[str, Any]]] = {"corrupt": self.methods["corrupt"]}
+        for stage, noun in (("attack", "attacks"), ("measure", "measurements")):
+            methods, section = self.methods[stage], self.config[noun]
+            self.jobs[stage] = shards.split(stage, methods, section, self.prepared.values(), f"{name}: {noun}")
+        self.shards = shards.grouped(self.jobs["attack"])
         self.kinds = sorted({spec["method"] for spec in measured.values()})
 
     def _flat(self, noun: str, entry: str) -> dict[str, Any]:
@@ -82,7 +89,10 @@ class Plan:
         flat = {"method": options.pop("method", entry), "options": options}
         if noun == "corruption":
             options.pop("datasets", None)
+        else:
+            options.pop("shards", None)
         if noun == "measurement":
+            registry.check_name(noun, flat["method"], f"{self.name}: measurements.{entry}")
             options.pop("views", None)
             options.pop("classifiers", None)
             if registry.passed(noun, flat["method"], {"augmentations": None}):
@@ -114,7 +124,7 @@ class Plan:
         if stage == "download":
             return {"archive": wildcards["archive"], "part": wildcards["part"]}
         noun = specs.KINDS[stage][0]
-        return self.methods[stage][wildcards[noun]]
+        return self.jobs[stage][wildcards[noun]]
 
     def spec(self, stage: str, wildcards: Mapping[str, str]) -> str:
         """Canonical JSON of what a job alone reads."""
@@ -148,18 +158,19 @@ class Plan:
         jobs = [("train", classifier), data]
         if stage == "measure":
             sources = [classifier]
-            if attacks_on_all(self.methods["measure"][wildcards["measurement"]]["method"]):
+            if attacks_on_all(self.job(stage, wildcards)["method"]):
                 sources = [{**dataset, "classifier": name} for of, name in self.classifiers if of == dataset["dataset"]]
             for kind, view in self._seen(wildcards["measurement"], dataset["dataset"]):
                 if kind == "corruption":
                     jobs.append(("corrupt", {**dataset, "corruption": view}))
                 elif kind == "attack":
-                    jobs += [("attack", {**source, "attack": view}) for source in sources]
+                    made = [{"attack": job} for job in self.shards[view]]
+                    jobs += [("attack", {**source, **job}) for source in sources for job in made]
         return jobs
 
     def _seen(self, measurement: str, dataset: str) -> list[tuple[str, str]]:
-        """(kind, id) of the views of a measurement on one data set."""
-        views = self.views[measurement]
+        """(kind, id) of the views that a measurement's job looks at on one data set."""
+        views = self.views[shards.entry_of(measurement)]
         return [(kind, view) for kind, view in views if kind != "corruption" or dataset in self.corrupted[view]]
 
     def lineage(self, stage: str, wildcards: Mapping[str, str]) -> str:
@@ -210,13 +221,13 @@ class Plan:
         return [job["weights"]] if "weights" in job else []
 
     def tables(self, kind: str) -> list[dict[str, str]]:
-        """Wildcards of each measurement of a kind."""
+        """Wildcards of each job that measures a kind, by their ids; the shards of a measurement follow one another."""
         return [
             {"dataset": dataset, "classifier": classifier, "measurement": measurement}
-            for dataset, classifier in self.classifiers
-            for measurement, spec in self.methods["measure"].items()
+            for dataset, classifier in sorted(self.classifiers)
+            for measurement, spec in sorted(self.jobs["measure"].items(), key=lambda job: shards.entry_of(job[0]))
             if spec["method"] == kind
-            and classifier in self.measured_on[measurement]
+            and classifier in self.measured_on[shards.entry_of(measurement)]
             and self._seen(measurement, dataset)
         ]
 
@@ -249,7 +260,7 @@ class Plan:
             "attack": [
                 {"dataset": dataset, "classifier": classifier, "attack": entry}
                 for dataset, classifier in self.classifiers
-                for entry in self.config["attacks"]
+                for entry in self.jobs["attack"]
             ],
             "collect": [{"kind": kind} for kind in self.kinds],
         }
@@ -274,11 +285,16 @@ class Plan:
 def guard(plan: Plan) -> None:
     """Stop a job whose config or code is no longer what its run began with.
 
-    The head process leaves the digest in the environment; Snakemake on a cluster's node reads the config anew.
+    The head process leaves the digest in the environment; Snakemake on a cluster's node reads the config anew. Where no
+    letter differs, the code need not be parsed, which would take each job of a cluster a second.
 
     Raises:
         UserError: it differs.
     """
-    now = plan.digest()
-    if os.environ.setdefault("BOUNDARY_ATLAS_RUN", now) != now:
-        raise UserError(f"{plan.name}: config or code changed while the workflow was running; start it again")
+    letters = fingerprint(plan.config, ROOT / "pipeline")
+    same, _, known = os.environ.get(RUN, "").partition(" ")
+    if letters != same:
+        now = plan.digest()
+        if known and known != now:
+            raise UserError(f"{plan.name}: config or code changed while the workflow was running; start it again")
+        os.environ.setdefault(RUN, f"{letters} {now}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline import registry, specs
 from pipeline.contracts import Files, Folder, UserError
 
 FIELDS = ("frequency", "seed", "test_share", "validation", "train_size", "evaluation", "loading")
+SPLITS = ("train", "test", "val")  # folders of a source that hold the folders of the classes
 
 
 def prepared(config: Mapping[str, Any], name: str) -> Iterator[tuple[tuple[str, str], dict[str, Any]]]:
@@ -42,3 +44,18 @@ def source_paths(spec: Mapping[str, Any]) -> Iterator[str]:
         value = spec["options"][key]
         if value is not None and option.type in (Files, Files | None, Folder):
             yield from [value] if isinstance(value, str) else value
+
+
+def with_folders(paths: Iterable[str]) -> list[str]:
+    """The paths and, of those that are folders, the classes' folders in them, which change with what they hold.
+
+    A source of a million files is too much to name one by one: so an image that is added or taken away is noticed, one
+    whose content alone changes is not.
+    """
+    found = []
+    for path in paths:
+        below = sorted(glob.glob(f"{glob.escape(path)}/*/"))
+        splits = [folder for folder in below if Path(folder).name in SPLITS]
+        inner = [each for folder in splits for each in sorted(glob.glob(f"{glob.escape(folder)}*/"))]
+        found += [path, *(folder.rstrip("/") for folder in below + inner)]
+    return found

@@ -11,6 +11,7 @@ from pipeline.contracts import Column, View
 from pipeline.measurements.inference import correct, logits_of, nullable
 
 ACCEPTS: tuple[str, ...] = ("clean", "corruption", "attack")
+INDEPENDENT = ("kind", "view", "severity")  # columns by which the rows, each of a sample alone, come in groups
 COLUMNS: Mapping[str, Column] = {
     "view": Column("string", "`clean`, or the id of the corruption or attack in the config"),
     "kind": Column("string", "clean, corruption or attack"),

@@ -16,6 +16,8 @@ from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.frequency import flip
 
 ACCEPTS: tuple[str, ...] = ("corruption",)
+INDEPENDENT = ("augmentation", "corruption")  # columns by which the rows, each of a sample alone, come in groups
+INDEPENDENT_IF = {"mode": "per_image"}
 COLUMNS: Mapping[str, Column] = {
     "augmentation": Column(
         "string", "id of the training that augments so, or of the augmentation; `none`: clean image"

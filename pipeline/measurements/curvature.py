@@ -18,6 +18,7 @@ from pipeline.numerics.randomness import normal
 from pipeline.numerics.spectra import Effort, Spectrum, centres, operator, spectrum
 
 ACCEPTS: tuple[str, ...] = ("attack",)
+INDEPENDENT = ("view", "radius")  # columns by which the rows, each of a sample alone, come in groups
 COLUMNS: Mapping[str, Column] = {
     "view": Column("string", "id of the attack in the config"),
     "radius": Column("float64", "of the differences of gradients, l2, units of the data; null: exact derivatives"),

@@ -15,6 +15,7 @@ from pipeline.numerics.norms import l2
 from pipeline.numerics.subspaces import Blocks, diagonal_starts, grid_starts
 
 ACCEPTS: tuple[str, ...] = ("clean",)
+INDEPENDENT: tuple[str, ...] = ()  # each row is of a sample alone, and all come in the order of the samples
 COLUMNS: Mapping[str, Column] = {
     "block": Column("int16", "index of the block; on the diagonal from low to high frequency, else row by row"),
     "frequency": Column("int16", "first row of the block in the coefficient plane"),

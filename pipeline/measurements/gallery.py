@@ -11,6 +11,7 @@ from pipeline.contracts import Column, Count, View
 from pipeline.measurements.inference import logits_of
 
 ACCEPTS: tuple[str, ...] = ("attack",)
+INDEPENDENT = ("attack",)  # columns by which the rows, each of a sample alone, come in groups
 COLUMNS: Mapping[str, Column] = {
     "attack": Column("string", "id of the attack in the config"),
     "label": Column("int32", "true class"),

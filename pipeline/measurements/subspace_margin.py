@@ -18,6 +18,7 @@ from pipeline.numerics.box import UNIT, Box
 from pipeline.numerics.subspaces import Frames, orthonormal, random_subspace
 
 ACCEPTS: tuple[str, ...] = ("clean",)
+INDEPENDENT: tuple[str, ...] = ()  # each row is of a sample alone, and all come in the order of the samples
 COLUMNS: Mapping[str, Column] = {
     "subspace": Column("string", "kind of the subspace: random, discriminative, complement or given"),
     "index": Column("int16", "number of the subspace among those of its kind"),

@@ -12,6 +12,7 @@ from pipeline.measurements.inference import correct, logits_of, misclassified
 
 ACCEPTS: tuple[str, ...] = ("attack",)
 SOURCES = "all"  # the attacks on every classifier of the data set, where others see those on their own classifier
+INDEPENDENT = ("attack", "source")  # columns by which the rows, each of a sample alone, come in groups
 COLUMNS: Mapping[str, Column] = {
     "attack": Column("string", "id of the attack in the config"),
     "source": Column("string", "id of the classifier that was attacked"),

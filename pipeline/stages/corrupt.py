@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline import archives, devices, registry, store
-from pipeline.stages.inputs import read_pixels
+from pipeline.stages.inputs import FEWER, read_pixels
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -22,7 +23,7 @@ def corrupt(
     out: Path,
     downloaded: Path | None = None,
     device: str = "auto",
-    batch_size: int = 512,
+    batch_size: int | None = None,
 ) -> None:
     """Write the corrupted evaluation images, rounded to 8 bits as the published sets are.
 
@@ -35,32 +36,40 @@ def corrupt(
         out: safetensors file: images uint8 (severity, n, c, h, w) and ids; `family` in the metadata.
         downloaded: folder that `download` wrote, for a corruption out of a published archive.
         device: `auto`, `cpu` or `cuda`.
-        batch_size: images at a time; it does not change the result.
+        batch_size: images at a time, at most; None: as the memory allows (`devices`). It does not change the result.
 
     Raises:
         UserError: the data are no pixels.
     """
     method = registry.load("corruption", spec["method"])
     chosen = devices.choose(device)
-    evaluation = read_pixels(data, chosen)
-    levels = []
-    for severity in SEVERITIES:
-        seeds = evaluation.seeds(spec["seed"], "corrupt", spec["corruption"], severity)
-        parts = []
-        for start in range(0, len(seeds), batch_size):
-            rows = slice(start, start + batch_size)
-            context = {
-                "images": evaluation.images[rows],
-                "labels": evaluation.labels[rows],
-                "ids": evaluation.ids[rows],
-                "seeds": seeds[rows],
-                "severity": severity,
-                "downloaded": downloaded,
-            }
-            parts.append(method(**registry.passed("corruption", spec["method"], context), **spec["options"]))
-        levels.append((torch.cat(parts).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+    with devices.roomy(str(data), FEWER):
+        evaluation = read_pixels(data, chosen)
+
+    def run(severity: int, rows: slice) -> Tensor:
+        context = {
+            "images": evaluation.images[rows],
+            "labels": evaluation.labels[rows],
+            "ids": evaluation.ids[rows],
+            "seeds": seeds[severity][rows],
+            "severity": severity,
+            "downloaded": downloaded,
+        }
+        found: Tensor = method(**registry.passed("corruption", spec["method"], context), **spec["options"])
+        return found.clamp(0, 1).mul_(255).round_().to(torch.uint8).cpu()
+
+    def corrupted(batch_size: int) -> Tensor:
+        levels = []
+        for severity in SEVERITIES:
+            starts = range(0, len(evaluation.ids), batch_size)
+            levels.append(torch.cat([run(severity, slice(start, start + batch_size)) for start in starts]))
+        return torch.stack(levels)
+
+    seeds = {each: evaluation.seeds(spec["seed"], "corrupt", spec["corruption"], each) for each in SEVERITIES}
+    size = devices.batch_size(batch_size, chosen, len(evaluation.ids), lambda count: run(SEVERITIES[-1], slice(count)))
+    images = devices.fitting(f"corruptions.{spec['corruption']}", corrupted, size)
     meta = store.provenance("corrupt", spec, code, {"data": data}, devices.describe(chosen))
-    tensors = {"images": torch.stack(levels).numpy(), "ids": store.pack(evaluation.ids)}
+    tensors = {"images": images.numpy(), "ids": store.pack(evaluation.ids)}
     store.write_tensors(out, tensors, meta | {"severities": SEVERITIES, "family": _family(spec)})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import store
 from pipeline.contracts import UserError, derive_seed
@@ -17,6 +19,7 @@ from pipeline.numerics.pixels import as_floats
 from pipeline.stages.space import Space, space
 
 CHUNK = 512  # images that are mapped at a time
+FEWER = "lower the data set's `evaluation`, use a GPU with more memory, or `device: cpu`"  # where they do not fit
 
 
 class Evaluation(NamedTuple):
@@ -37,14 +40,32 @@ class Evaluation(NamedTuple):
         return torch.tensor([derive_seed(seed, *names, name) for name in self.ids], dtype=torch.int64)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An `evaluation` split as it is in its file; images are mapped into the space of the data set when asked for."""
+
+    evaluation: Evaluation
+
+    def __len__(self) -> int:
+        return len(self.evaluation.ids)
+
+    def part(self, rows: slice, device: torch.device) -> Evaluation:
+        """Some of the samples, images as float32 in the space of the data set."""
+        whole = self.evaluation
+        images, labels = whole.images[rows].to(device), whole.labels[rows].to(device)
+        directions = None if whole.directions is None else mapped(whole.directions.to(device), whole.space)
+        return Evaluation(mapped(images, whole.space), labels, whole.ids[rows], whole.space, directions)
+
+
+def read_stored(path: Path) -> Stored:
+    """Read the `evaluation` split that prepare wrote, to take the samples of a shard."""
+    return Stored(_read(path, torch.device("cpu")))
+
+
 def read_evaluation(path: Path, device: torch.device) -> Evaluation:
     """Read the `evaluation` split that prepare wrote, images as float32 in the space of the data set."""
-    evaluation = _read(path, device)
-    directions = evaluation.directions
-    return evaluation._replace(
-        images=mapped(evaluation.images, evaluation.space),
-        directions=None if directions is None else mapped(directions, evaluation.space),
-    )
+    stored = read_stored(path)
+    return stored.part(slice(0, len(stored)), device)
 
 
 def read_pixels(path: Path, device: torch.device) -> Evaluation:
@@ -78,6 +99,16 @@ def same_samples(path: Path, ids: list[str], expected: list[str]) -> None:
         raise UserError(
             f"{path}: made from other evaluation samples ({len(ids)} against {len(expected)}); make it anew"
         )
+
+
+def passes(model: nn.Module, images: Tensor) -> Callable[[int], None]:
+    """A forward and a backward pass of the first images, so many; what these need of memory goes for the analyses."""
+
+    def work(count: int) -> None:
+        rows = images[:count].clone().requires_grad_()
+        torch.autograd.grad(model(rows).sum(), rows)
+
+    return work
 
 
 def load_classifier(path: Path, device: torch.device) -> tuple[Classifier, dict[str, Any]]:

@@ -40,7 +40,7 @@ def read_table(kind: str, path: Path, wanted: bool = True) -> Collected:
         UserError: the file is missing or damaged, lacks a key, or holds a column of another type.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             rows, schema = file.metadata.num_rows, file.schema_arrow
             if rows and wanted:
                 _check(path, kind, schema)

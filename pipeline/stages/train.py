@@ -24,6 +24,7 @@ from pipeline.training.loop import Setting, fit
 from pipeline.training.progress import listening
 from pipeline.training.step import Method, make_step
 
+SMALLER = "lower its `batch_size`, which is another recipe, or share batches among several GPUs by `processes`"
 HISTORY = {
     "dataset": Column("string", "id of the data set in the config"),
     "classifier": Column("string", "id of the classifier"),
@@ -66,7 +67,9 @@ def train(
         checkpoint_minutes: least time between two checkpoints.
 
     Raises:
-        UserError: the model cannot be built, the weights do not fit, or the loss is not finite.
+        UserError: the model cannot be built, the weights do not fit, the loss is not finite, or the memory does not
+            suffice. The batch size is the recipe's, and batch normalisation looks at the whole batch, so no other and
+            no smaller parts of a batch give the same result.
     """
     with joined(devices.choose(device)) as (part, chosen):
         tensors, origin = store.read_tensors(data, "prepare train")
@@ -90,7 +93,7 @@ def train(
             load_weights(classifier.net, state, f"classifiers.{spec['classifier']}: {spec['weights']}")
         else:
             setting = Setting(chosen, part, workers, checkpoints, 60 * checkpoint_minutes)
-            with listening():
+            with listening(), devices.roomy(f"trainings.{spec['training']}", SMALLER):
                 rows = _train(classifier.to(chosen), data, tensors, origin, spec, setting)
         if part.rank:
             return

@@ -92,7 +92,7 @@ def batches(
     order = torch.randperm(len(data.labels), generator=seeded(seed, "order", epoch))
     rows = split_order(order, batch_size, part.world)[start:]
     if isinstance(data, Files):
-        loaded = _load(data, rows, epoch, seed, crop_scale, part, workers)
+        loaded = _load(data, rows, epoch, seed, crop_scale, part, workers, pin=device.type == "cuda")
     elif crop_scale is not None:
         raise UserError("crop_scale: the images are held decoded at one size; set the data set's `loading: files`")
     else:
@@ -174,7 +174,14 @@ class _Decoded(Dataset[Tensor]):
 
 
 def _load(
-    data: Files, rows: Sequence[Tensor], epoch: int, seed: int, crop_scale: float | None, part: Part, workers: int
+    data: Files,
+    rows: Sequence[Tensor],
+    epoch: int,
+    seed: int,
+    crop_scale: float | None,
+    part: Part,
+    workers: int,
+    pin: bool,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Decoded images of this process's rows, with the rows of each whole batch."""
     loader = DataLoader(
@@ -184,7 +191,7 @@ def _load(
         # Forked workers share what the source holds (lists of files, encoded images); they never touch a GPU.
         multiprocessing_context="fork" if workers else None,
         prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
     )
     try:
         yield from zip(loader, rows, strict=True)

@@ -12,8 +12,8 @@ rule measure:
     threads: 1
     resources:
         gpu=GPUS,
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         spec=lambda wildcards: PLAN.spec("measure", wildcards),
         code=lambda wildcards: PLAN.code("measure", wildcards),

@@ -33,8 +33,8 @@ rule corrupt:
     threads: 1
     resources:
         gpu=GPUS,
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
     params:
         spec=lambda wildcards: PLAN.spec("corrupt", wildcards),
         code=lambda wildcards: PLAN.code("corrupt", wildcards),
@@ -62,8 +62,8 @@ rule attack:
     threads: 1
     resources:
         gpu=GPUS,
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         spec=lambda wildcards: PLAN.spec("attack", wildcards),
         code=lambda wildcards: PLAN.code("attack", wildcards),

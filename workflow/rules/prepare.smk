@@ -1,6 +1,6 @@
 rule prepare:
     input:
-        PLAN.source_files,
+        lambda wildcards: datasets.with_folders(PLAN.source_files(wildcards)),
     output:
         PLAN.pattern_path("prepare"),
     log:
@@ -10,8 +10,8 @@ rule prepare:
     threads: 1
     resources:
         gpu=0,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         spec=lambda wildcards: PLAN.spec("prepare", wildcards),
         code=lambda wildcards: PLAN.code("prepare", wildcards),

@@ -22,22 +22,29 @@ rule collect:
         ],
     message:
         "collect the tables of {wildcards.kind}"
+    # The tables come by standard input: a command line holds no more than some thousand.
     shell:
-        "{PYTHON:q} -m pipeline collect --spec {params.spec:q} --code {params.code} --tables {input:q}"
-        " --lineages {params.lineages} --out {output:q} > {log:q} 2>&1"
+        "paste -d ' ' <(printf '%s\\n' {params.lineages}) <(printf '%s\\n' {input:q})"
+        " | {PYTHON:q} -m pipeline collect --spec {params.spec:q} --code {params.code} --tables - --out {output:q} > {log:q} 2>&1"
 
 
 rule report:
     input:
         PLAN.targets("collect") + PLAN.selftest_table(),
     output:
-        page=f"{RESULTS}/report/index.html",
-        figures=directory(f"{RESULTS}/figures"),
+        # What is marked by report() appears in `snakemake --report`.
+        page=report(f"{RESULTS}/report/index.html", category="Report"),
+        figures=report(
+            directory(f"{RESULTS}/figures"),
+            patterns=["{figure}.png"],
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         claims=multiext(f"{RESULTS}/claims", ".csv", ".md"),
         profile=f"{RESULTS}/profile.parquet",
-        leaderboard=multiext(
-            f"{RESULTS}/leaderboard", ".parquet", ".csv", ".md", ".html"
-        ),
+        leaderboard=multiext(f"{RESULTS}/leaderboard", ".parquet", ".csv", ".md"),
+        board=report(f"{RESULTS}/leaderboard.html", category="Leaderboard"),
+        provenance=report(f"{RESULTS}/provenance.txt", category="Provenance"),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -65,3 +72,4 @@ rule report:
     shell:
         "{PYTHON:q} -m pipeline report --tables {input:q} --figures {output.figures:q} --page {output.page:q}"
         " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} --benchmarks {params.benchmarks:q} --code {params.code} > {log:q} 2>&1"
+        " && {PYTHON:q} -m pipeline provenance {output.leaderboard[0]:q} --all > {output.provenance:q} 2>> {log:q}"

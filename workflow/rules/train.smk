@@ -17,8 +17,8 @@ rule train:
     threads: 1
     resources:
         gpu=lambda wildcards: GPUS * PLAN.processes(wildcards),
-        mem_mb=8000,
-        runtime=720,
+        mem_mb=lambda wildcards, attempt: 8000 * PLAN.processes(wildcards) * attempt,
+        runtime=lambda wildcards, attempt: 720 * attempt,
     params:
         spec=lambda wildcards: PLAN.spec("train", wildcards),
         code=lambda wildcards: PLAN.code("train", wildcards),
