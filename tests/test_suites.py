@@ -63,6 +63,8 @@ def test_the_suite_of_an_id() -> None:
         ({"c": {"members": ["fgo"]}}, "cfg: corruptions.c.members: no member 'fgo' (did you mean 'fog'?); there are"),
         ({"c": {"suite": "cc"}}, "cfg: corruptions.c: no suite 'cc' (did you mean 'c'?); there are c, c_extra"),
         ({"c": {"archive": "cifar_c"}}, "cfg: corruptions.c: no archive 'cifar_c' (did you mean 'cifar10_c'?)"),
+        ({"c_baar": None}, "cfg: corruptions.c_baar: no suite, archive or corruption 'c_baar' (did you mean 'c_bar'?)"),
+        ({"fogg": None}, "cfg: corruptions.fogg: no suite, archive or corruption 'fogg' (did you mean 'fog'?); suites"),
         ({"c.fog": None}, "cfg: corruptions.c.fog: corruptions has no suite or archive 'c' with a 'fog'"),
         (
             {"c": None, "c.fgo": None},

@@ -36,6 +36,13 @@ def expanded(config: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
                 known = [each.partition(SEPARATOR)[2] for each in found if each.startswith(suite + SEPARATOR)]
                 hint = registry.nearest(member, known)
                 raise UserError(f"{where}: corruptions has no suite or archive '{suite}' with a '{member}'{hint}")
+            if not separator and "method" not in options and entry not in registry.names("corruption"):
+                known = [*SUITES, *archives.ARCHIVES, *registry.names("corruption")]
+                there = f"suites are {', '.join(SUITES)}; archives are {', '.join(archives.ARCHIVES)}"
+                raise UserError(
+                    f"{where}: no suite, archive or corruption '{entry}'{registry.nearest(entry, known)}; {there}; "
+                    "corruptions are listed by python -m pipeline methods --kind corruption"
+                )
             found[entry] = {**found.get(entry, {"method": entry}), **options}
         else:
             found |= {f"{entry}{SEPARATOR}{member}": dict(own) for member, own in members}
