@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from pipeline.corruptions._bar_warp_spline import taps
+from pipeline.corruptions._grey import LUMA
 from pipeline.corruptions._severity import constant
 from pipeline.numerics.randomness import per_sample
 
 FAMILY = "warp"
-LUMA = (0.299, 0.587, 0.114)
 
 
 def transverse_chromatic_aberration(
