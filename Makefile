@@ -30,8 +30,8 @@ format: $(VENV)/.test ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/snakefmt Snakefile workflow
 
-docs: $(VENV)/.run ## the tables of methods in README.md
-	@$(BIN)/python -m pipeline methods --update README.md
+docs: $(VENV)/.run ## the tables that are made from the code
+	@set -e; for page in README.md docs/config.md docs/measurements.md; do $(BIN)/python -m pipeline methods --update $$page; done
 
 clean: ## remove the virtual environment, not the results
 	rm -rf $(VENV)

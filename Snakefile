@@ -25,7 +25,7 @@ from pipeline.archives import ARCHIVES
 from pipeline import server
 from pipeline.contracts import UserError
 from pipeline.outputlock import reserve
-from workflow import datasets, preflight
+from workflow import captions, datasets, preflight
 from workflow.common import Plan, guard
 
 try:
@@ -42,6 +42,9 @@ CHECKPOINT_MINUTES = PLAN.config["checkpoint_minutes"]
 GPUS = int(DEVICE != "cpu")
 RESULTS = str(PLAN.results)
 STARTED = time.monotonic()
+
+
+report: "workflow/report/workflow.rst"
 
 
 wildcard_constraints:

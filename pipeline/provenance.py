@@ -26,10 +26,20 @@ PLACES = {
     "collect": ("tables", 1),
     "selftest": ("selftest", 1),
 }
+LEVELS = 4  # folders from a page of the report up to that of the results
 REPORT = "report"  # its files lie in the results' own folder; their metadata name the tables in place of a stage
 BOARD = "leaderboard.parquet"
 STORED = (".parquet", ".safetensors")
-SILENT = (".csv", ".html", ".md", ".png", ".svg")  # files of the report and the self-test without metadata
+SILENT = (
+    ".csv",
+    ".html",
+    ".md",
+    ".pdf",
+    ".png",
+    ".rst",
+    ".svg",
+    ".tex",
+)  # files of the report and the self-test without metadata
 NOW = {
     "same": "unchanged",
     "remade": "made anew with the same config, with other bytes",
@@ -104,12 +114,12 @@ def _record(path: Path) -> tuple[dict[str, Any], list[Path]]:
 
 def _stand_in(path: Path) -> Path:
     """The file with metadata that the same job wrote."""
-    for file in (path.with_suffix(".parquet"), path.parent / BOARD, path.parent.parent / BOARD):
+    for file in (path.with_suffix(".parquet"), *(folder / BOARD for folder in [*path.resolve().parents][:LEVELS])):
         if file.is_file():
             return file
     raise UserError(
         f"{path}: {path.suffix} files carry no metadata; {BOARD} of the same report does, but lies neither beside it "
-        "nor one folder above; give that file"
+        f"nor up to {LEVELS - 1} folders above; give that file"
     )
 
 
@@ -128,8 +138,8 @@ def _root(path: Path, stage: str) -> Path | None:
     """The results' folder, if the file lies where the workflow puts it."""
     parents = path.resolve().parents
     folder, levels = PLACES.get(stage, ("", 0))
-    if stage == REPORT:
-        return parents[0]
+    if stage == REPORT:  # its leaderboards of single data sets lie deeper
+        return next((folder for folder in [*parents][:LEVELS] if (folder / BOARD).is_file()), parents[0])
     return parents[levels] if levels and len(parents) > levels and parents[levels - 1].name == folder else None
 
 

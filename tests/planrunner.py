@@ -58,20 +58,18 @@ class _Run:
         return out
 
     def _report(self, files: list[tuple[str, Path]]) -> Path:
-        plan, page = self._plan, self._plan.results / "report" / "index.html"
+        plan = self._plan
         _call(
             "report",
             {
                 "tables": {path.stem: path for _, path in files},
-                "figures": plan.results / "figures",
-                "page": page,
-                "leaderboard": plan.results / "leaderboard",
+                "out": plan.results,
                 "spec": json.loads(plan.shown()),
                 "title": plan.config["title"],
                 "seed": plan.config["seed"],
             },
         )
-        return page
+        return plan.results / "report" / "index.html"
 
 
 def _call(stage: str, arguments: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""The README says what the code does: its tables of methods, its links, the paths that it names."""
+"""The reference says what the code does: methods, fields of a config, columns of tables; the README names all."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,17 +20,7 @@ from workflow.datasets import FIELDS as DATASET_FIELDS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [
-    ROOT / name
-    for name in (
-        "README.md",
-        "results/README.md",
-        "results/reference/digits/README.md",
-        "results/reference/cifar10_corruptions/README.md",
-        "docs/corruptions.md",
-        "docs/cluster.md",
-    )
-]
+CONFIG = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
 PLUGINS = [(kind, name) for kind in registry.KINDS for name in registry.names(kind)]
 CELL = re.compile(r"`(\w+)(?: = ([^`]*))?`( required)?")
 
@@ -81,16 +72,57 @@ def assert_defaults(shown_defaults: dict[str, Any], options: dict[str, Option]) 
             assert registry.convert(default, option.type, key) == expected
 
 
-def test_tables_of_methods_are_those_of_the_code() -> None:
-    assert reference.renewed(README, "README.md") == README, "README.md is behind the code: run `make docs`"
-
-
 def test_tables_show_every_method_and_option_with_its_default() -> None:
-    tables = read_tables(section("Methods"))
+    tables = read_tables(CONFIG.partition("\n## Methods\n")[2])
     assert set(tables) == {*PLUGINS, ("training", "")}
     for kind, name in PLUGINS:
         assert_defaults(tables[kind, name], registry.options(kind, name))
     assert_defaults(tables["training", ""], specs.common_options())
+
+
+def test_names_of_all_methods_stand_in_their_table() -> None:
+    rows = [read_row(line) for line in reference.names().splitlines()[2:]]
+    assert [re.findall(r"`(\w+)`", row[1]) for row in rows] == [list(registry.names(kind)) for kind in registry.KINDS]
+
+
+def test_fields_are_those_of_the_schema() -> None:
+    schema = yaml.safe_load(reference.SCHEMA.read_text(encoding="utf-8"))
+    shown = {}
+    for part in reference.fields().split("### ")[1:]:
+        rows = [read_row(line) for line in part.splitlines() if line.startswith("|")][2:]
+        shown[part.partition("\n")[0]] = [row[0] for row in rows]
+    assert shown.pop("The config") == [f"`{name}`" for name in schema["properties"]]
+    mappings = ("datasets", "architectures", "trainings", "classifiers", "corruptions", "attacks", "measurements")
+    assert list(shown) == [f"An entry of `{name}`" for name in mappings]
+    for name in set(mappings) - {"trainings"}:
+        entry = schema["properties"][name]["additionalProperties"]
+        assert shown[f"An entry of `{name}`"] == [f"`{field}`" for field in entry["properties"]]
+    assert set(DATASET_FIELDS) < {field.strip("`") for field in shown["An entry of `datasets`"]}
+
+
+def test_defaults_of_fields_are_those_of_the_specs() -> None:
+    text = reference.fields()
+    share = specs.FIELDS["prepare"]["test_share"].default
+    for row in (
+        f"| `test_share` | `{share}` |",
+        '| `stem` | `"default"` |',
+        "| `mean` | required |",
+        "| `seeds` | `[0]` |",
+    ):
+        assert row in text
+    assert "| `training` |  |" in text and "| `seed` |  |" in text, "these defaults are not those of a job by hand"
+
+
+def test_fields_need_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "SCHEMA", tmp_path / "none.yaml")
+    with pytest.raises(UserError, match="no such file, expected the config's schema"):
+        reference.fields()
+
+
+@pytest.mark.parametrize("name", registry.names("measurement"))
+def test_columns_read_from_the_text_are_those_of_the_module(name: str) -> None:
+    columns = vars(inspect.getmodule(registry.load("measurement", name)))["COLUMNS"]
+    assert reference.columns(name) == [(key, *column) for key, column in columns.items()]
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
@@ -167,16 +199,27 @@ def test_command_prints_one_kind_or_all(capsys: pytest.CaptureFixture[str]) -> N
     assert set(read_tables(one)) == {plugin for plugin in PLUGINS if plugin[0] == "attack"}
 
 
+def marked(part: str, text: str) -> str:
+    return f"{reference.BEGIN.format(part)}\n{text}{reference.END.format(part)}\n"
+
+
 def test_command_rewrites_what_stands_between_the_marks_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"above\n{reference.BEGIN}\nold text\n{reference.END}\nbelow\n")
+    parts = {
+        "methods": reference.markdown(),
+        "names": reference.names(),
+        "config": reference.fields(),
+        "columns of dct_margin": "| `block` | int16 |",
+    }
+    page.write_text("above\n" + "between\n".join(marked(part, "old text\n") for part in parts) + "below\n")
     assert main(["methods", "--update", str(page)]) == 0
     once = page.read_text()
-    assert once.startswith(f"above\n{reference.BEGIN}\n")
-    assert once.endswith(f"{reference.END}\nbelow\n")
-    assert "old text" not in once
+    assert once.startswith(f"above\n{reference.BEGIN.format('methods')}\n")
+    assert once.endswith(f"{reference.END.format('columns of dct_margin')}\nbelow\n")
+    assert all(text in once for text in parts.values())
+    assert "old text" not in once and once.count("between\n") == len(parts) - 1
     assert main(["methods", "--update", str(page)]) == 0
     assert page.read_text() == once
     page.write_text("no marks")
@@ -185,38 +228,29 @@ def test_command_rewrites_what_stands_between_the_marks_alone(
     assert main(["methods", "--update", str(tmp_path / "none.md")]) == 2
 
 
-def test_page_with_its_marks_in_the_wrong_order_is_refused() -> None:
+@pytest.mark.parametrize(
+    "page",
+    [
+        f"{reference.END.format('methods')}\n{reference.BEGIN.format('methods')}",
+        marked("methods", "") + reference.BEGIN.format("names"),
+        marked("methods", "") + reference.END.format("names"),
+        reference.BEGIN.format("methods") + "\n" + marked("names", "") + reference.END.format("methods"),
+    ],
+    ids=["order", "no end", "no begin", "one in another"],
+)
+def test_page_with_marks_that_are_no_pairs_is_refused(page: str) -> None:
     with pytest.raises(UserError, match="expected both"):
-        reference.renewed(f"{reference.END}\n{reference.BEGIN}", "page.md")
+        reference.renewed(page, "page.md")
+
+
+@pytest.mark.parametrize("part", ["method", "columns of acuracy"])
+def test_page_with_an_unknown_part_is_refused(part: str) -> None:
+    with pytest.raises(UserError, match="expected one of|did you mean 'accuracy'"):
+        reference.renewed(marked(part, ""), "page.md")
 
 
 def test_readme_names_every_field_of_a_data_set() -> None:
     assert not [field for field in DATASET_FIELDS if f"`{field}`" not in section("Your own run")]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
-    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
-        file, _, anchor = link.partition("#")
-        if re.match(r"\w+:", link):
-            continue
-        assert (page.parent / file).exists(), f"{page.name} links to {file}, which is not there"
-        if anchor:
-            assert anchor in headings(page.parent / file if file else page), f"{page.name} links to {link}"
-
-
-def headings(page: Path) -> set[str]:
-    """Anchors as GitHub makes them."""
-    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_paths_in_the_text_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    paths = re.findall(r"(?<![\w./*{}-])(?:pipeline|workflow|tests|benchmarks|\.ci)/[\w./*-]*\w", text)
-    missing = [path for path in paths if "NAME" not in path and not [*ROOT.glob(path), *ROOT.glob(f"{path}.py")]]
-    assert not missing, f"{page.name} names files that are not there"
 
 
 def test_named_presets_are_those_in_the_folder() -> None:

@@ -26,7 +26,7 @@ from pipeline.report import (
     seed_claims,
     statistics,
 )
-from pipeline.report.corruption_measures import Errors
+from pipeline.report.corruption_measures import Difference, Errors
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.style import Chart, Look
 from tests.test_report import keys, run, write
@@ -246,6 +246,12 @@ def test_differences_are_within_architecture_and_seed_and_adjusted() -> None:
     ]
     assert found[0].gap.value == pytest.approx(0.05) and found[1].gap.value == pytest.approx(0)
     assert [d.adjusted for d in found] == pytest.approx(statistics.holm([d.p for d in found]))
+
+
+def test_a_difference_is_real_if_test_and_interval_say_so() -> None:
+    for low, high, p, real in ((-2, -0.1, 0.01, True), (-2, 0.1, 0.01, False), (-2, -0.1, 0.06, False)):
+        difference = Difference("a", "b", 10, statistics.Interval(-1, low, high), p, p)
+        assert difference.real is real and difference.verdict == ("fewer errors" if real else "no difference shown")
 
 
 def test_sign_flips_of_many_are_those_of_one() -> None:

@@ -59,8 +59,10 @@ def test_pairs_that_count() -> None:
     assert noise.n == 2 and noise.connected == wilson(1, 2) and not len(noise.excess)
 
 
-def test_charts_and_table_of_pairs() -> None:
+def test_charts_and_table_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = pd.concat([pairs(), pairs(ROBUST).assign(view="df", kind="perturbed")], ignore_index=True)
+    (shares,) = regions.draw(rows, OUTCOMES, look(), 0)  # three bent paths are no curve
+    monkeypatch.setattr(regions, "FEWEST", 3)
     shares, detours = regions.draw(rows, OUTCOMES, look(), 0)
     assert (shares.name, detours.name) == ("regions", "regions_detours")
     assert shares.section == detours.section == regions.SECTION
@@ -81,7 +83,7 @@ def test_charts_and_table_of_pairs() -> None:
 
 def test_classifiers_known_from_one_side_only() -> None:
     rows = pairs("m--other--3")
-    (chart, _) = regions.draw(rows, OUTCOMES, look(), 0)
+    (chart,) = regions.draw(rows, OUTCOMES, look(), 0)
     assert set(chart.data["classifier"]) == {"m--other--3"} and set(chart.data["seed"]) == {3}
     assert {claim.subject for claim in regions.claims(rows, OUTCOMES, 0)} == {"m--other--3"}
     assert list(regions.draw(rows.iloc[:0], OUTCOMES, look(), 0)) == []

@@ -16,7 +16,7 @@ import pytest
 from markupsafe import escape
 
 from pipeline import registry
-from pipeline.report import outcomes, profile, sections
+from pipeline.report import boards, leaderboard, outcomes, profile, sections
 from pipeline.report.claims import CLAIMS, HOLDS, UNTESTED, Claim
 from pipeline.report.statistics import Interval
 from pipeline.report.style import Chart, canvas, render
@@ -52,7 +52,7 @@ def test_contract(module: Any) -> None:
 
 def test_every_module_with_a_section_is_listed() -> None:
     files = {file.stem for file in FOLDER.glob("*.py") if re.search(r"^TEXT = ", file.read_text(), re.MULTILINE)}
-    assert files - {"leaderboard"} == {*map(name, MODULES), "profile"}
+    assert files - {"leaderboard"} == {*map(name, (*MODULES, *sections.COMPARED)), "profile"}
 
 
 def test_every_kind_of_measurement_is_shown_or_said_to_be_missing() -> None:
@@ -70,6 +70,7 @@ def keys_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if "profile" not in request.node.name:
         monkeypatch.setattr(profile, "joined", lambda tables, classifiers: pd.DataFrame(columns=["seed"]))
         monkeypatch.setattr(profile, "draw", lambda *given: iter([]))
+        monkeypatch.setattr(boards, "everything", lambda tables, members, *given: [leaderboard.build(members, *given)])
 
 
 @pytest.fixture
@@ -171,6 +172,7 @@ def test_modules_of_one_section_share_it(monkeypatch: pytest.MonkeyPatch) -> Non
     one, other = (type("M", (), {"SECTION": "S", "TEXT": text}) for text in ("First.", "Second."))
     monkeypatch.setattr(sections, "MEASURED", (one, other, other))
     monkeypatch.setattr(sections, "ACROSS", ())
+    monkeypatch.setattr(sections, "COMPARED", ())
     texts = sections.texts()
     assert texts["S"] == "First. Second."
     assert list(texts) == [*sections.SEEDED, "S", profile.SECTION]

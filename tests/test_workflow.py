@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import html
+import json
 import os
 import re
 import shutil
@@ -81,8 +83,14 @@ def test_provenance_of_everything_stands_beside_the_report_and_in_snakemakes(fin
     result = finished.run("--report", "report.html")
     assert result.returncode == 0, result.stdout + result.stderr
     page = (finished.folder / "report.html").read_text(encoding="utf-8")
-    for category in ("Report", "Figures", "Leaderboard", "Provenance"):
+    for category in ("Report", "Figures", "Leaderboards", "Tables", "Provenance"):
         assert f'"{category}"' in page
+    listed = pd.read_csv(finished.folder / "results/figures/index.csv")
+    assert len(listed) > 5
+    for title, caption in zip(listed["title"], listed["caption"], strict=True):
+        assert f'"figure": {json.dumps(title)}' in page
+        first = json.dumps(html.escape(caption[:40], quote=False))[1:-1]
+        assert first in page, "each figure has its own caption"
 
 
 @pytest.fixture
@@ -102,8 +110,9 @@ def test_everything_appears(finished: Checkout) -> None:
     results = finished.folder / "results"
     board = pd.read_parquet(results / "leaderboard.parquet")
     assert sorted(board["training"]) == ["robust", "standard"]
-    boards = [f"leaderboard.{suffix}" for suffix in ("csv", "md", "html")]
-    for name in (*boards, "claims.csv", "claims.md", "profile.parquet", "report/index.html"):
+    boards = [f"leaderboard.{suffix}" for suffix in ("csv", "md", "html", "tex")]
+    boards += [f"leaderboards/digits/{name}.tex" for name in ("overall", "adversarial", "corruption", "geometry")]
+    for name in (*boards, "claims.csv", "claims.md", "profile.parquet", "numbers.csv", "report/index.html"):
         assert (results / name).stat().st_size > 100
     tables = {path.stem for path in (results / "tables").iterdir()}
     assert tables == {"accuracy", "perturbation", "dct_margin", "gallery", "transfer"}

@@ -29,7 +29,7 @@ TEXT = (
     "the clean image: the further below 1, the better an augmentation imitates a corruption. Beside it stands the "
     "accuracy that training with the augmentation gains under that corruption."
 )
-PANEL = (4.4, 3.3)  # inches
+PANEL, ROW = (4.4, 3.3), 0.26  # inches: a scatter plot; height of a row of the heat map
 MEANS = {
     "per_image": (
         "median over images of the {metric} distance between the features of a corrupted image and those of the "
@@ -86,29 +86,27 @@ def _spaces(rows: pd.DataFrame, classifiers: Sequence[Outcomes]) -> list[Outcome
 
 def _short(names: Sequence[str]) -> dict[str, str]:
     """Names without their suite, where that leaves them apart."""
-    bare = {name: name.rpartition(".")[2] for name in names}
+    bare = {name: name.rpartition(".")[2].replace("_", " ") for name in names}
     return bare if len(set(bare.values())) == len(bare) else {name: name for name in names}
 
 
 def _map(data: pd.DataFrame, kind: Mapping[str, str], tail: str) -> Chart:
     corruptions = list(dict.fromkeys(data["corruption"]))
     short = _short(corruptions)
-    grids = []
-    for classifier, part in data.groupby("classifier", sort=False):
-        augmentations = list(dict.fromkeys(part["augmentation"]))
-        wide, high = (
-            part.pivot_table(index="augmentation", columns="corruption", values=column, dropna=False)
-            .reindex(index=augmentations, columns=corruptions)
-            .to_numpy(dtype=float)
-            for column in ("relative", "high")
-        )
-        texts = [["–" if math.isnan(v) else f"{v:.2f}" if v < 10 else f"{v:.0f}" for v in line] for line in wide]
-        unsure = [(int(row), int(column)) for row, column in np.argwhere(high >= 1)]
-        title = f"features of {classifier}"
-        columns = [short[name] for name in corruptions]
-        grids.append(heatmap.Grid(title, augmentations, columns, np.clip(1 - wide, 0, 1), texts, unsure))
-    with heatmap.drawn(grids, "augmentation", "corruption") as figure:
-        png, svg = render(figure)
+    pairs = list(dict.fromkeys(zip(data["classifier"], data["augmentation"], strict=True)))
+    wide, high = (
+        data.pivot_table(index="corruption", columns=["classifier", "augmentation"], values=column, dropna=False)
+        .reindex(index=corruptions, columns=pd.MultiIndex.from_tuples(pairs))
+        .to_numpy(dtype=float)
+        for column in ("relative", "high")
+    )
+    texts = [["–" if math.isnan(v) else f"{v:.2f}" if v < 10 else f"{v:.0f}" for v in line] for line in wide]
+    unsure = [(int(row), int(column)) for row, column in np.argwhere(high >= 1)]
+    columns = [f"{augmentation}, {classifier}" for classifier, augmentation in pairs]
+    rows = [short[name] for name in corruptions]
+    grid = heatmap.Grid("relative distance", rows, columns, np.clip(1 - wide, 0, 1), texts, unsure)
+    with heatmap.drawn([grid], "corruption", "augmentation, features of", ROW) as figure:
+        png, vector = render(figure)
     first: dict[Any, Any] = data.iloc[0].to_dict()
     caption = (
         f"How near augmentations come to corruptions of severity {first['severity']} on {first['dataset']}, "
@@ -119,10 +117,10 @@ def _map(data: pd.DataFrame, kind: Mapping[str, str], tail: str) -> Chart:
     )
     known = data[data["relative"].notna()].sort_values("relative", kind="stable")
     ends = [f"{row['augmentation']} to {row['corruption']} {row['relative']:.2f}" for row in known.to_dict("records")]
-    alt = f"Heat map of relative distances, {len(grids)} classifiers by {len(corruptions)} corruptions. "
+    alt = f"Heat map of relative distances, {len(corruptions)} corruptions by {len(pairs)} augmentations. "
     alt += f"Nearest: {ends[0]}; farthest: {ends[-1]}." if ends else "No distance is known."
     title = "Distance of augmentations to corruptions"
-    return Chart(f"augmentation_distance{tail}", title, caption, alt, png, svg, data, SECTION, _table(data))
+    return Chart(f"augmentation_distance{tail}", title, caption, alt, png, vector, data, SECTION, _table(data))
 
 
 def _table(data: pd.DataFrame) -> Table:
@@ -153,7 +151,9 @@ def _gains(
     across = min(2, len(groups))
     short = _short(list(dict.fromkeys(points["corruption"])))
     with canvas(width * across + 0.4, height * math.ceil(len(groups) / across) + 0.3) as figure:
-        axes = panels(figure, len(groups), across)
+        axes = panels(figure, len(groups), across, sharex=True, sharey=True)
+        axes[0].set_xlim(_limits(points["nearer"]))
+        axes[0].set_ylim(_limits(100 * points["gain"]))
         for axis, (key, part) in zip(axes, groups, strict=True):
             classifier, augmentation = map(str, key)
             architecture = str(part["architecture"].iloc[0])
@@ -165,22 +165,19 @@ def _gains(
             )
             member = next(o for o in classifiers if (o.architecture, o.training) == (architecture, augmentation))
             _scatter(axis, part, look(member))
-            axis.set_xlim(_limits(part["nearer"]))
-            axis.set_ylim(_limits(100 * part["gain"]))
             named = [short[name] for name in part["corruption"]]
             label(axis, list(zip(part["nearer"], 100 * part["gain"], strict=True)), named, width - 0.7, height - 0.7)
             axis.set_title(f"{architecture}, {augmentation}: ρ = {interval(value, NUMBER)}")
         figure.supxlabel("how much nearer the augmentation comes than the clean image", fontsize=9)
         figure.supylabel("gain of accuracy [points]", fontsize=9)
-        png, svg = render(figure)
+        png, vector = render(figure)
     first: dict[Any, Any] = points.iloc[0].to_dict()
     caption = (
         f"Accuracy that a training gains over standard training of the same architecture under a corruption of "
         f"severity {first['severity']} on {first['dataset']} ({count(points['images'].tolist())}), against how much "
         "nearer its augmentation comes: 1 minus the relative distance of the heat map "
         f"({count(points['n'].tolist())}). Each point is a corruption; bars: 95 % intervals, bootstrap over images, "
-        "cut at the frame; grey lines lead to names, of which those without room are left out. The panels have axes of "
-        "their own. "
+        "cut at the frame; grey lines lead to names, of which those without room are left out. "
         "ρ: Spearman's rank correlation over the corruptions and its 95 % interval, bootstrap over corruptions. The "
         "training may differ from standard training in more than its augmentation."
     )
@@ -189,7 +186,7 @@ def _gains(
     title = "Nearness of augmentations and gain of accuracy"
     headers = ["Architecture", "Training", "Corruptions", "Rank correlation", "Mean gain of accuracy [points]"]
     table = Table(headers, lines)
-    return Chart(f"augmentation_distance_gain{tail}", title, caption, alt, png, svg, points, SECTION, table)
+    return Chart(f"augmentation_distance_gain{tail}", title, caption, alt, png, vector, points, SECTION, table)
 
 
 def _scatter(axis: Axes, points: pd.DataFrame, style: Mapping[str, Any]) -> None:

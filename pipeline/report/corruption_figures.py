@@ -19,22 +19,27 @@ from pipeline.report.outcomes import Outcomes
 from pipeline.report.statistics import Interval
 from pipeline.report.style import (
     CODING,
+    DOTS,
     WIDTH,
     Chart,
     Look,
+    beside,
     canvas,
     count,
     errorbar,
     extremes,
+    ink,
     limits,
+    lowest,
     panels,
     record,
     render,
+    veil,
 )
 
 CELL, ROW, LETTER = 0.58, 0.23, 0.075  # inches: width and height of a cell, width of a letter
-COLOURS, MISSING, DARK = "Blues", "#ececec", 0.66
-LONGEST = 24  # letters of a panel's title
+COLOURS, MISSING = "Blues", "#ececec"
+LONGEST = 20  # letters of a panel's title
 OVERALL = "overall"
 
 
@@ -67,23 +72,25 @@ def curves(members: Sequence[Outcomes], look: Look, suite: str, name: str, what:
     data = pd.DataFrame(rows)
     known = families(members)
     names = order(known, [view for o in members for view, _ in o.views(suite)])
-    with canvas(WIDTH if len(names) > 2 else 6.5, 1.0 + look.room + 1.75 * math.ceil(len(names) / 4)) as figure:
-        axes = panels(figure, len(names), 4, sharex=True, sharey=True)
+    across = _across(len(names))
+    width = WIDTH if len(names) > 2 else 6.5
+    with canvas(width, 1.0 + look.room_of(width) + 1.7 * math.ceil(len(names) / across)) as figure:
+        axes = panels(figure, len(names), across, sharex=True, sharey=True)
         for axis, corruption in zip(axes, names, strict=True):
             for outcomes in members:
                 mine = data[data["classifier"] == outcomes.classifier]
                 mine = mine[mine["corruption"].isin([corruption, "clean"])]
                 if corruption in set(mine["corruption"]):
-                    _curve(axis, mine.sort_values("severity"), look(outcomes))
+                    _curve(axis, mine.sort_values("severity"), look(outcomes), veil(len(members)))
             axis.set_title(textwrap.fill(label(corruption), LONGEST))
         severities = sorted(set(data["severity"]))
         axes[0].set_xticks(severities, ["clean" if s == 0 else str(s) for s in severities])
         axes[0].set_ylim(max(-2, math.floor(10 * data["low"].min()) * 10 - 2), 102)
-        for axis in axes[-4:]:
+        for axis in lowest(axes, across):
             axis.set_xlabel("severity")
         look.ylabel(figure, "accuracy [%]")
         look.legend(figure, markersize=4)
-        png, svg = render(figure)
+        png, vector = render(figure)
     caption = (
         f"Accuracy by corruption and severity on {members[0].dataset}{what}, {count(data['n'].tolist())} a point. "
         f"Bands: 95 % Wilson intervals, each for itself. {CODING} The vertical axis need not start at 0."
@@ -97,13 +104,18 @@ def curves(members: Sequence[Outcomes], look: Look, suite: str, name: str, what:
     )
     table = views_table(data, names, known, label)
     data["family"] = data["corruption"].map(known)
-    return Chart(name, "Accuracy by corruption and severity", caption, alt, png, svg, data, table=table)
+    return Chart(name, "Accuracy by corruption and severity", caption, alt, png, vector, data, table=table)
 
 
-def _curve(axis: Axes, mine: pd.DataFrame, style: Mapping[str, Any]) -> None:
-    axis.plot(mine["severity"], 100 * mine["share"], **{**style, "markersize": 3})
+def _across(count: int) -> int:
+    """Panels in a row, three to five: so many that the fewest are spare in the last one."""
+    return min((5, 4, 3), key=lambda columns: (-count % columns, -columns))
+
+
+def _curve(axis: Axes, mine: pd.DataFrame, style: Mapping[str, Any], opacity: float) -> None:
+    axis.plot(mine["severity"], 100 * mine["share"], **{**style, "markersize": 3.5})
     band = (100 * mine["low"], 100 * mine["high"])
-    axis.fill_between(mine["severity"], *band, color=style["color"], alpha=0.1, linewidth=0)
+    axis.fill_between(mine["severity"], *band, color=style["color"], alpha=opacity, linewidth=0)
 
 
 def heat_map(found: Sequence[Errors], name: str, what: str) -> Chart:
@@ -141,7 +153,7 @@ def heat_map(found: Sequence[Errors], name: str, what: str) -> Chart:
         axes[-1].set_xticks(range(len(columns)), columns, rotation=40, ha="right", rotation_mode="anchor")
         bar = figure.colorbar(image, ax=axes.tolist(), shrink=min(1, 3 / height), aspect=25, label="accuracy [%]")
         bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.3g}")
-        png, svg = render(figure)
+        png, vector = render(figure)
     rows = []
     for outcomes in members:
         for key in ordered:
@@ -156,7 +168,7 @@ def heat_map(found: Sequence[Errors], name: str, what: str) -> Chart:
     data = pd.DataFrame(rows)
     means = data[data["corruption"] == "mean"]
     alt = f"Heat map of {len(ordered)} rows by {len(columns)} classifiers. " + extremes(means, "Mean over corruptions")
-    return Chart(name, "Accuracy by corruption", caption, alt, png, svg, data)
+    return Chart(name, "Accuracy by corruption", caption, alt, png, vector, data)
 
 
 def _cells(axis: Axes, shares: Any, low: float) -> Any:
@@ -168,7 +180,7 @@ def _cells(axis: Axes, shares: Any, low: float) -> Any:
     axis.tick_params(length=0)
     for (row, column), share in np.ndenumerate(shares):
         text = "–" if math.isnan(share) else f"{100 * share:.1f}"
-        colour = "white" if (share - low) / (1 - low) > DARK else "black"
+        colour = "black" if math.isnan(share) else ink(colours((share - low) / (1 - low)))
         axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.5)
     return image
 
@@ -182,8 +194,11 @@ def by_family(found: Sequence[Errors], look: Look, name: str, what: str) -> Char
     if len(names) < 2:
         return None
     rows = []
-    with canvas(WIDTH, (0.9 + 0.22 * len(found)) * math.ceil(len(names) / 4)) as figure:
-        axes = panels(figure, len(names), 4, sharex=True, sharey=True)
+    classifiers = [errors.outcomes.classifier for errors in found]
+    across = _across(len(names))
+    height = (0.9 + 0.22 * len(found)) * math.ceil(len(names) / across)
+    with canvas(WIDTH + beside(classifiers), height) as figure:
+        axes = panels(figure, len(names), across, sharex=True, sharey=True)
         for axis, family in zip(axes, names, strict=True):
             for place, errors in enumerate(found):
                 value = errors.families.get(family, statistics.NOTHING)
@@ -192,22 +207,21 @@ def by_family(found: Sequence[Errors], look: Look, name: str, what: str) -> Char
                 size = sum(known.get(corruption, UNKNOWN) == family for corruption in errors.corruptions)
                 rows.append(record(errors.outcomes, family=family, corruptions=size, n=errors.n, **limits(value)))
             axis.set_title(f"{family} ({max(row['corruptions'] for row in rows if row['family'] == family)})")
-        for axis in axes[-4:]:
+        for axis in lowest(axes, across):
             axis.set_xlabel("accuracy [%]")
-        axes[0].set_yticks(range(len(found)), [errors.outcomes.classifier for errors in found])
+        axes[0].set_yticks(range(len(found)), classifiers)
         axes[0].set_ylim(len(found) - 0.5, -0.5)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(rows)
     caption = (
         f"Accuracy by family of corruptions (in brackets: how many), mean over corruptions and severities, on "
         f"{members[0].dataset}{what}, {count(data['n'].tolist())}. Bars: 95 % intervals (bootstrap over images, all "
-        "views of an image together). Colour stands for the training, marker for the architecture. The axis need not "
-        "start at 0."
+        f"views of an image together). {DOTS} The axis need not start at 0."
     )
     alt = f"Dot plot of accuracy for {len(names)} families and {len(members)} classifiers. " + " ".join(
         extremes(data[data["family"] == family], family) for family in names
     )
-    return Chart(name, "Accuracy by family", caption, alt, png, svg, data)
+    return Chart(name, "Accuracy by family", caption, alt, png, vector, data)
 
 
 def shifted_calibration(
@@ -223,19 +237,19 @@ def shifted_calibration(
     if not any(row["severity"] for row in rows):
         return None
     data = pd.DataFrame(rows)
-    with canvas(6.5, 3.4 + look.room) as figure:
+    with canvas(6.5, 3.4 + look.room_of(6.5)) as figure:
         (axis,) = panels(figure, 1, 1)
         for outcomes in members:
             mine = data[data["classifier"] == outcomes.classifier]
             if len(mine):
-                _curve(axis, mine, look(outcomes))
+                _curve(axis, mine, look(outcomes), veil(len(members)))
         severities = sorted(set(data["severity"]))
         axis.set_xticks(severities, ["clean" if s == 0 else str(s) for s in severities])
         axis.set_ylim(0, None)
         axis.set_xlabel("severity")
         axis.set_ylabel("calibration error [%]")
         look.legend(figure, markersize=4)
-        png, svg = render(figure)
+        png, vector = render(figure)
     sizes = [len(o.corrupted) for o in members if o.classifier in set(data["classifier"])]
     caption = (
         f"Expected calibration error (15 equal-width bins of confidence) against severity on {members[0].dataset}"
@@ -247,4 +261,4 @@ def shifted_calibration(
     alt = f"Line chart of calibration error against severity, {len(members)} classifiers. " + extremes(
         last, f"At severity {max(severities)}"
     )
-    return Chart(name, "Calibration under corruption", caption, alt, png, svg, data)
+    return Chart(name, "Calibration under corruption", caption, alt, png, vector, data)

@@ -74,8 +74,8 @@ class Difference(NamedTuple):
 
     @property
     def real(self) -> bool:
-        """Whether the test shows a difference."""
-        return self.adjusted < 1 - statistics.LEVEL
+        """Whether the test shows a difference, and the interval does not say otherwise."""
+        return self.adjusted < 1 - statistics.LEVEL and not self.gap.low <= 0 <= self.gap.high
 
     @property
     def verdict(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.baseline import Baseline
 from pipeline.report.corruption_measures import Difference, Errors
@@ -16,7 +17,22 @@ from pipeline.report.outcomes import REFERENCE, Outcomes
 from pipeline.report.pagetables import Cell, Table, estimate, sort_key, whole, words
 from pipeline.report.rendering import signed
 from pipeline.report.statistics import NOTHING, Interval
-from pipeline.report.style import WIDTH, Chart, Look, canvas, count, errorbar, extremes, limits, panels, record, render
+from pipeline.report.style import (
+    DOTS,
+    WIDTH,
+    Chart,
+    Look,
+    beside,
+    canvas,
+    count,
+    errorbar,
+    extremes,
+    limits,
+    panels,
+    record,
+    render,
+    wrapped,
+)
 
 MEASURES = ("mean", "mce", "relative")
 MOST = 40  # rows of the figure of differences
@@ -54,10 +70,13 @@ def _interval(row: Mapping[Any, Any] | None) -> Interval:
 
 def errors_chart(found: Sequence[Errors], baseline: Baseline, look: Look, name: str, what: str) -> Chart:
     """Mean error, mCE and relative mCE of every classifier, and a table of them with the notes."""
-    titles = {"mean": "mean error", "mce": f"mCE\n({baseline.name} = 100)", "relative": "relative mCE\n(likewise)"}
+    names = {"mean": "mean error", "mce": "mCE", "relative": "relative mCE"}
+    unit = f"{wrapped(baseline.name, 30)} = 100"
+    notes = {"mean": "", "mce": unit, "relative": unit}
     shown = [m for m in MEASURES if any(not math.isnan(getattr(errors, m).value) for errors in found)]
     rows = []
-    with canvas(WIDTH, 1.3 + 0.27 * len(found)) as figure:
+    classifiers = [errors.outcomes.classifier for errors in found]
+    with canvas(WIDTH + beside(classifiers), 1.3 + 0.27 * len(found)) as figure:
         axes = panels(figure, len(shown), 3, sharey=True)
         for axis, measure in zip(axes, shown, strict=True):
             for place, errors in enumerate(found):
@@ -65,26 +84,29 @@ def errors_chart(found: Sequence[Errors], baseline: Baseline, look: Look, name: 
                 rows.append(record(errors.outcomes, measure=measure, n=errors.n, **limits(value)))
                 if not math.isnan(value.value):
                     errorbar(axis, place, value, look(errors.outcomes), horizontal=True)
-            axis.set_title(titles[measure])
-            axis.set_xlabel("[%]")
+            axis.set_title(notes[measure])
+            axis.set_xlabel(f"{names[measure]} [%]")
+            if axis.dataLim.x0 >= 0:  # a relative mCE may lie below
+                axis.set_xlim(left=0)
             if measure != "mean":
                 axis.axvline(100, color="#555555", linewidth=0.8)
-        axes[0].set_yticks(range(len(found)), [errors.outcomes.classifier for errors in found])
+        axes[0].set_yticks(range(len(found)), classifiers)
         axes[0].set_ylim(len(found) - 0.5, -0.5)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(rows)
     data["baseline"] = np.where(data["measure"] == "mean", "", baseline.name)
     dataset = found[0].outcomes.dataset
     caption = (
         f"Errors under corruption on {dataset}{what}, {count([errors.n for errors in found])} that every view has; "
-        f"lower is better. mCE and relative mCE divide by the errors of {baseline.name}, {_described(baseline)}. Bars: "
-        "95 % intervals (bootstrap over images, all views of an image together)."
+        "lower is better; the axes have scales of their own. mCE and relative mCE divide by the errors of "
+        f"{baseline.name}, {_described(baseline)}. Bars: 95 % intervals (bootstrap over images, all views of an image "
+        f"together). {DOTS}"
     )
     alt = f"Dot plot with intervals for {len(found)} classifiers. " + " ".join(
-        extremes(data[data["measure"] == measure], titles[measure].partition("\n")[0]) for measure in shown
+        extremes(data[data["measure"] == measure], names[measure]) for measure in shown
     )
     table = _errors_table(found, baseline)
-    return Chart(name, "Mean error, mCE and relative mCE", caption, alt, png, svg, data, table=table)
+    return Chart(name, "Mean error, mCE and relative mCE", caption, alt, png, vector, data, table=table)
 
 
 def _described(baseline: Baseline) -> str:
@@ -116,7 +138,8 @@ def differences_chart(
     shown = list(found)
     if len(shown) > MOST:  # of many trainings those against standard training, if that is there
         shown = [d for d in found if by_name[d.other].training == REFERENCE][:MOST] or shown[:MOST]
-    with canvas(6.8, 1.2 + 0.24 * len(shown)) as figure:
+    names = [f"{d.one} − {d.other}" for d in shown]
+    with canvas(5.4 + beside(names), 1.2 + 0.24 * len(shown)) as figure:
         (axis,) = panels(figure, 1, 1)
         for place, difference in enumerate(shown):
             style = look(by_name[difference.one])
@@ -126,10 +149,11 @@ def differences_chart(
             own["mfc"] = style["color"] if difference.real else "white"
             axis.errorbar([100 * gap.value], [place], xerr=arms, capsize=2, **own)
         axis.axvline(0, color="#555555", linewidth=0.8)
-        axis.set_yticks(range(len(shown)), [f"{d.one} − {d.other}" for d in shown])
+        axis.set_yticks(range(len(shown)), names)
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
         axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.set_xlabel("difference in mean error [percentage points]")
-        png, svg = render(figure)
+        png, vector = render(figure)
     rows = [
         record(by_name[d.one], other=d.other, n=d.n, difference=d.gap.value, low=d.gap.low, high=d.gap.high)
         | {"p": d.p, "p_holm": d.adjusted, "reading": d.verdict}
@@ -139,8 +163,8 @@ def differences_chart(
         f"Differences in mean error between trainings of one architecture and seed on {members[0].dataset}{what}, on "
         f"the same images and views ({count([d.n for d in found])}). Left of 0 the first one makes fewer errors. Bars: "
         "95 % intervals (paired bootstrap over images, each for itself). Filled: p < 0.05 by the sign-flip permutation "
-        "test of the differences per image, adjusted by Holm's method over all rows. The test is about images alone: "
-        "another training seed may give another answer."
+        "test of the differences per image, adjusted by Holm's method over all rows, with an interval that leaves out "
+        "0. The test is about images alone: another training seed may give another answer."
     )
     if len(shown) < len(found):
         caption += f" The figure shows {len(shown)} of {len(found)} rows of the table."
@@ -149,7 +173,7 @@ def differences_chart(
         f"{d.one} against {d.other} {signed(d.gap.value, SHARE)}" for d in found[:6]
     )
     data, title = pd.DataFrame(rows), "Is the difference real?"
-    return Chart(name, title, caption, alt, png, svg, data, table=_differences_table(found))
+    return Chart(name, title, caption, alt, png, vector, data, table=_differences_table(found))
 
 
 def _differences_table(found: Sequence[Difference]) -> Table:

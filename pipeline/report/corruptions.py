@@ -22,7 +22,7 @@ from pipeline.report.corruption_measures import Errors
 from pipeline.report.leaderboard import slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.statistics import Interval
-from pipeline.report.style import Chart, Look, canvas, count, extremes, limits, panels, record, render
+from pipeline.report.style import DOTS, Chart, Look, canvas, count, extremes, limits, panels, record, render
 
 SECTION = "Common corruptions"
 COMMON: tuple[str, ...] = (
@@ -113,7 +113,8 @@ def _side_by_side(errors: Sequence[Errors], look: Look, config: Mapping[str, Any
     if not pairs:
         return
     rows = []
-    with canvas(max(4.8, 3.5 * min(3, len(others))), 3.9 * -(-len(others) // 3) + look.room) as figure:
+    width = max(4.8, 3.5 * min(3, len(others)))
+    with canvas(width, 3.9 * -(-len(others) // 3) + look.room_of(width)) as figure:
         for axis, suite in zip(panels(figure, len(others), 3), others, strict=True):
             ends = []
             for outcomes in (o for shown, o in pairs if shown == suite):
@@ -139,19 +140,19 @@ def _side_by_side(errors: Sequence[Errors], look: Look, config: Mapping[str, Any
             axis.set_xlabel(f"accuracy on {first} [%]")
             axis.set_ylabel(f"accuracy on {suite} [%]")
         look.legend(figure, linestyle="none", markersize=5)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(rows)
     counted = count([*data["n"].tolist(), *data["n_other"].tolist()])
     caption = (
         f"Mean accuracy on one suite of corruptions against another on {members[0].dataset}, {counted}. Below the "
         f"diagonal a classifier does better on {first}. Ringed: trained on augmented images; augmentations may "
         f"resemble corruptions of {first}, and then a gain there says less than one on the other suite. Bars: 95 % "
-        "intervals (bootstrap over images). Colour stands for the training, marker for the architecture."
+        f"intervals (bootstrap over images). {DOTS}"
     )
     parts = [(first, data), *((str(name), p.assign(share=p["other_share"])) for name, p in data.groupby("other"))]
     alt = f"Scatter of {len(members)} classifiers. "
     alt += " ".join(extremes(part, f"Accuracy on {name}") for name, part in parts)
-    yield Chart("corruption_suites", "Suites side by side", caption, alt, png, svg, data)
+    yield Chart("corruption_suites", "Suites side by side", caption, alt, png, vector, data)
 
 
 def _accuracy(errors: Errors) -> Interval:

@@ -89,8 +89,9 @@ def _radius(radius: float) -> str:
 def _spectra(members: Sequence[Points], look: Look, name: str, seed: int) -> Chart:
     architectures = list(dict.fromkeys(p.outcomes.architecture for p in members))
     lines: list[dict[str, Any]] = []
-    height = 0.9 + look.room + 2.8 * math.ceil(len(architectures) / 3)
-    with canvas(max(5.5, WIDTH * min(1, len(architectures) / 2)), height) as figure:
+    width = max(5.5, WIDTH * min(1, len(architectures) / 2))
+    height = 0.9 + look.room_of(width) + 2.8 * math.ceil(len(architectures) / 3)
+    with canvas(width, height) as figure:
         axes = panels(figure, len(architectures), 3, sharex=True, sharey=True)
         for axis, architecture in zip(axes, architectures, strict=True):
             axis.axhline(0, color="#999999", linewidth=0.8)
@@ -103,7 +104,7 @@ def _spectra(members: Sequence[Points], look: Look, name: str, seed: int) -> Cha
                 low, middle, high = np.quantile(curves, [0.25, 0.5, 0.75], axis=0)
                 style = look(points.outcomes) | {"markevery": (steps // 10, max(1, steps // 5))}
                 axis.plot(100 * shares, middle, **style)
-                axis.fill_between(100 * shares, low, high, color=style["color"], alpha=0.12, linewidth=0)
+                axis.fill_between(100 * shares, low, high, color=style["color"], alpha=0.1, linewidth=0)
                 for share, *values in zip(shares, low, middle, high, strict=True):
                     own_values = dict(zip(("lower_quartile", "median", "upper_quartile"), values, strict=True))
                     lines.append(record(points.outcomes, radius=points.radius, n=len(own), share=share, **own_values))
@@ -112,7 +113,7 @@ def _spectra(members: Sequence[Points], look: Look, name: str, seed: int) -> Cha
         _bent(axes[0], max(abs(line["median"]) for line in lines))
         look.ylabel(figure, "principal curvature [1 / pixel range]")
         look.legend(figure)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(lines)
     first = members[0]
     caption = (
@@ -129,7 +130,7 @@ def _spectra(members: Sequence[Points], look: Look, name: str, seed: int) -> Cha
         f"{classifier} {number(low, NUMBER)} to {number(high, NUMBER)}" for classifier, low, high in ends.itertuples()
     )
     title = f"Spectra of curvature ({first.measurement}, {first.view})"
-    return Chart(name, title, caption, alt + ".", png, svg, data, SECTION, _table(members, seed))
+    return Chart(name, title, caption, alt + ".", png, vector, data, SECTION, _table(members, seed))
 
 
 def _bent(axis: Axes, largest: float) -> None:
@@ -202,18 +203,19 @@ def _radii(members: Sequence[Points], look: Look, name: str, seed: int) -> Chart
         axes[1].axhline(0, color="#999999", linewidth=0.8)
         axes[2].set_ylim(0, 100)
         look.legend(figure)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(lines).drop(columns="place")
     first = members[0]
     caption = (
         f"Curvature of the decision boundary on {first.outcomes.dataset} against the radius of the differences that it "
         f"is measured with ({first.view}, {count(data['n'].tolist())}; points are moved apart sideways). Medians over "
-        "points, 95 % bootstrap intervals. A smooth network's curvature does not depend on a small radius; that of a "
-        f"network of rectifiers has no limit. {CODING}"
+        "points, 95 % bootstrap intervals; the axes of the radius and of the largest curvature are logarithmic. A "
+        "smooth network's curvature does not depend on a small radius; that of a network of rectifiers has no limit. "
+        f"{CODING}"
     )
     ends = [f"{p.outcomes.classifier} {_ends(data, p)}" for p in members]
     alt = f"Largest curvature from the smallest to the largest radius: {'; '.join(ends)}."
-    return Chart(name, f"Curvature and radius ({first.measurement})", caption, alt, png, svg, data, SECTION)
+    return Chart(name, f"Curvature and radius ({first.measurement})", caption, alt, png, vector, data, SECTION)
 
 
 def _line(points: Points, radius: float, place: float, n: int, values: dict[str, Interval]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pipeline.report.leaderboard import NUMBER, SHARE, slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.pagetables import Cell, Table, estimate, whole, words
 from pipeline.report.statistics import NOTHING, Interval
-from pipeline.report.style import CODING, WIDTH, Chart, Look, canvas, count, dodge, panels, record, render
+from pipeline.report.style import CODING, WIDTH, Chart, Look, canvas, count, dodge, lowest, panels, record, render
 
 KIND = "detection"
 SECTION = "Perturbed images told by curvature"
@@ -85,7 +85,7 @@ def _unknown(rows: pd.DataFrame, classifiers: Sequence[Outcomes]) -> list[Outcom
 def _detection(found: Sequence[tuple[Outcomes, Detector]], look: Look, view: str, name: str) -> Chart:
     points = [Point(o, d.statistic, d.alpha, d.adaptive, d.auroc) for o, d in found]
     with _drawn(points, look, "AUROC", dict.fromkeys((point.panel for point in points), 0.5)) as figure:
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(record(o, view=view, **_flat(d._asdict())) for o, d in found)
     caption = (
         f"Natural images of {found[0][0].dataset} against the same images perturbed by {view} and stretched to α times "
@@ -97,14 +97,14 @@ def _detection(found: Sequence[tuple[Outcomes, Detector]], look: Look, view: str
         f"exceed (Wilson). {CODING}"
     )
     title = f"Telling images perturbed by {view}"
-    return Chart(name, title, caption, _alt(points), png, svg, data, SECTION, _told(found))
+    return Chart(name, title, caption, _alt(points), png, vector, data, SECTION, _told(found))
 
 
 def _recovery(found: Sequence[tuple[Outcomes, Guess]], look: Look, view: str, name: str) -> Chart:
     points = [Point(o, GUESSES[g.guess], g.alpha, g.adaptive, g.right) for o, g in found]
     chance = {GUESSES[g.guess]: g.chance for _, g in found}
     with _drawn(points, look, "label recovered [share of images]", chance) as figure:
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(record(o, view=view, **_flat(g._asdict())) for o, g in found)
     caption = (
         f"Labels of images of {found[0][0].dataset} perturbed by {view} and stretched to α times that perturbation: "
@@ -114,7 +114,7 @@ def _recovery(found: Sequence[tuple[Outcomes, Guess]], look: Look, view: str, na
         f"has to beat. Bars: 95 % Wilson intervals; dashed: chance.{_adaptive(points)} {CODING}"
     )
     title = f"Labels of images perturbed by {view}"
-    return Chart(name, title, caption, _alt(points), png, svg, data, SECTION, _named(found))
+    return Chart(name, title, caption, _alt(points), png, vector, data, SECTION, _named(found))
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _drawn(points: Sequence[Point], look: Look, label: str, chance: Mapping[str,
     offsets = dict(zip(members, dodge(len(members), 0.4), strict=True))
     with canvas(WIDTH, 1.0 + look.room + 2.7 * math.ceil(len(chance) / COLUMNS)) as figure:
         axes = panels(figure, len(chance), COLUMNS, sharex=True, sharey=True)
-        for place, (axis, (panel, level)) in enumerate(zip(axes, chance.items(), strict=True)):
+        for axis, (panel, level) in zip(axes, chance.items(), strict=True):
             axis.axhline(level, color="#555555", linewidth=1, linestyle=(0, (3, 2)), zorder=0)
             for outcomes in members:
                 own = [p for p in points if p.outcomes is outcomes and p.panel == panel]
@@ -157,8 +157,8 @@ def _drawn(points: Sequence[Point], look: Look, label: str, chance: Mapping[str,
             axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
             axis.set_xlim(-0.5, len(alphas) - 0.5)
             axis.set_ylim(-0.03, 1.03)
-            if place >= len(chance) - COLUMNS:  # no panel below
-                axis.set_xlabel("length of the perturbation, α")
+        for axis in lowest(axes, COLUMNS):
+            axis.set_xlabel("length of the perturbation, α")
         look.ylabel(figure, label)
         look.legend(figure, markersize=5)
         yield figure

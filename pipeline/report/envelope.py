@@ -107,14 +107,14 @@ def draw(classifiers: Sequence[Outcomes], seed: int = 0) -> Iterator[Chart]:
     norms = dict.fromkeys(NORMS[gap.threat.norm][0] for gap in results)
     grids = [_grid([g for g in results if NORMS[g.threat.norm][0] == norm], columns) for norm in norms]
     with heatmap.drawn(grids) as figure:
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(map(_record, results))
     caption = (
         f"Attacks that minimise a norm on {classifiers[0].dataset}, each against the smallest successful perturbation "
         "that any attack of this run found for the same image, with or without a budget, whatever norm it aims at "
         f"({count(data['n'].tolist())} that are classified correctly and that some attack perturbed with success). "
-        "Colour and first number: share of images on which the attack is within 1 % of the smallest perturbation, in "
-        "percent; second: median ratio to it. A failure counts as infinite. The more attacks, the nearer the smallest "
+        "Colour and first number: share of images on which the attack is within 1 % of the smallest perturbation; "
+        "second: median ratio to it. A failure counts as infinite. The more attacks, the nearer the smallest "
         "perturbation found is to the true one. After AttackBench's local optimality (Cinà et al., AAAI 2025), which "
         "compares areas under curves instead. Table: 95 % intervals, Wilson for shares, bootstrap for medians."
     )
@@ -122,7 +122,7 @@ def draw(classifiers: Sequence[Outcomes], seed: int = 0) -> Iterator[Chart]:
         f"{gap.threat} on {gap.outcomes.classifier} {100 * gap.within.value:.0f} %" for gap in results
     )
     yield Chart(
-        "envelope", "Nearness to the smallest perturbation", caption, alt, png, svg, data, SECTION, _table(results)
+        "envelope", "Nearness to the smallest perturbation", caption, alt, png, vector, data, SECTION, _table(results)
     )
 
 
@@ -134,8 +134,8 @@ def _grid(results: Sequence[Gap], columns: Sequence[str]) -> heatmap.Grid:
     for gap in results:
         row, column = rows.index(gap.threat.attack), columns.index(gap.outcomes.classifier)
         shares[row, column] = gap.within.value
-        texts[row][column] = f"{100 * gap.within.value:.0f}\n×{number(gap.ratio.value, NUMBER)}"
-    return heatmap.Grid(f"{symbol}: within 1 % [%], median ratio", rows, columns, shares, texts)
+        texts[row][column] = f"{100 * gap.within.value:.0f} %\n×{number(gap.ratio.value, NUMBER)}"
+    return heatmap.Grid(f"{symbol}: share within 1 % of the smallest, median ratio to it", rows, columns, shares, texts)
 
 
 def _record(gap: Gap) -> dict[str, Any]:

@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from numpy.typing import NDArray
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from pipeline.report.leaderboard import slug
-from pipeline.report.outcomes import REFERENCE
+from pipeline.report.leaderboard import NUMBER, slug
+from pipeline.report.outcomes import NORMS, REFERENCE, Outcomes, Threat
+from pipeline.report.pictures import DIVERGING, UNIT, extent, image, magnification, norms, scaling, shades
+from pipeline.report.rendering import number
 from pipeline.report.style import Chart, canvas, render
 
 SAMPLES = 3
 ROWS = 8
 ARCHITECTURES = 2
-DIVERGING = "RdBu_r"
-# Inches: room for the classifiers' names, for the images' ids, and for the predictions between the rows.
-LEFT, TOP, GAP = 1.0, 0.45, 0.22
+# Inches: room for the classifiers' names, for the images' ids, and for the predictions between the rows; of a picture.
+LEFT, TOP, GAP, SIDE = 1.0, 0.62, 0.22, 0.83
+LETTERS = 33  # that fit above the pictures of an image
+PARTS = ("clean", "change", "perturbed")
+WRONG, SOFT = "#B02A00", "#555555"
 
 
-def draw(table: pd.DataFrame) -> Iterator[Chart]:
-    """One figure per attack of one data set's gallery table."""
-    attacks = sorted(set(table["attack"]))
+class Scales(NamedTuple):
+    """What all pictures of a figure share: values shown as black and white, magnification, and whether all are grey."""
+
+    limits: tuple[float, float]
+    factor: float
+    grey: bool
+
+
+def draw(table: pd.DataFrame, classifiers: Sequence[Outcomes] = ()) -> Iterator[Chart]:
+    """One figure per attack of one data set's gallery table.
+
+    Args:
+        table: of one data set.
+        classifiers: of the data set: they say which norm an attack bounds or minimises; l2 where they do not.
+    """
+    threats = {threat.attack: threat for outcomes in classifiers for threat in outcomes.norms}
+    attacks = sorted({str(attack) for attack in table["attack"]})
     for attack in attacks:
         name = "gallery" if len(attacks) == 1 else f"gallery_{slug(attack)}"
-        yield _gallery(table[table["attack"] == attack], str(attack), name)
+        yield _gallery(table[table["attack"] == attack], threats.get(attack, Threat(attack, "l2")), name)
 
 
 def _choose(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
@@ -46,93 +65,106 @@ def _choose(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
     return table[table["sample"].isin(samples)], classifiers, samples
 
 
-def _image(row: Any, column: str) -> NDArray[Any]:
-    pixels = np.frombuffer(row[column], dtype="<f4").reshape(row["channels"], row["height"], row["width"])
-    return pixels.transpose(1, 2, 0)
-
-
-def _factor(largest: float) -> float:
-    """Magnification, with one leading digit, that makes the largest change fill half the pixel range."""
-    if largest == 0:
-        return 1.0
-    scale = 10.0 ** math.floor(math.log10(0.5 / largest))
-    return max(1.0, math.floor(0.5 / largest / scale) * scale)
-
-
-def _gallery(table: pd.DataFrame, attack: str, name: str) -> Chart:
-    table, classifiers, samples = _choose(table)
+def _gallery(everything: pd.DataFrame, threat: Threat, name: str) -> Chart:
+    table, classifiers, samples = _choose(everything)
     rows = {(row["classifier"], row["sample"]): row for row in table.to_dict("records")}
-    largest = max(float(np.abs(_image(row, "perturbed") - _image(row, "clean")).max()) for row in rows.values())
-    factor = _factor(largest)
     grey = all(row["channels"] == 1 for row in rows.values())
-    side, tall = 0.83, 0.83 * max(row["height"] / row["width"] for row in rows.values())
-    width, height = LEFT + len(samples) * (3 * side + 0.3), TOP + len(classifiers) * (tall + GAP) + (0.5 if grey else 0)
+    scales = Scales(extent(rows.values()), magnification(rows.values()), grey)
+    tall = SIDE * max(row["height"] / row["width"] for row in rows.values())
+    step = 3 * SIDE + 0.3
+    width, height = LEFT + len(samples) * step, TOP + len(classifiers) * (tall + GAP) + (0.55 if grey else 0)
     with canvas(width, height, layout=None) as figure:
         for column, sample in enumerate(samples):
-            start = LEFT + column * (3 * side + 0.3)
+            start = LEFT + column * step
             label = next(row["label"] for key, row in rows.items() if key[1] == sample)
-            figure.text((start + 1.5 * side) / width, 1 - 0.17 / height, f"image {sample}, class {label}", ha="center")
+            title = _title(sample, label)
+            figure.text((start + 1.5 * SIDE) / width, 1 - 0.17 / height, title, ha="center")
+            for i, part in enumerate(PARTS):
+                place = ((start + (i + 0.48) * SIDE) / width, 1 - 0.36 / height)
+                figure.text(*place, part, ha="center", fontsize=8, color=SOFT)
             for line, classifier in enumerate(classifiers):
                 foot = height - TOP - (line + 1) * tall - line * GAP
                 boxes = [
-                    ((start + i * side) / width, foot / height, 0.96 * side / width, tall / height) for i in range(3)
+                    ((start + i * SIDE) / width, foot / height, 0.96 * SIDE / width, tall / height) for i in range(3)
                 ]
                 axes = [figure.add_axes(box) for box in boxes]
-                _triple(axes, rows.get((classifier, sample)), factor, grey)
+                _triple(axes, rows.get((classifier, sample)), threat, scales)
                 if column == 0:
                     words = "\n".join(textwrap.fill(part, 15) for part in classifier.split("--"))
                     axes[0].set_ylabel(words, fontsize=8, rotation=0, ha="right", va="center")
         if grey:
-            limit = 0.5 / factor
-            colours = ScalarMappable(Normalize(-limit, limit), DIVERGING)
-            place = figure.add_axes((0.35, 0.37 / height, 0.3, 0.1 / height))
-            bar = figure.colorbar(colours, cax=place, orientation="horizontal")
-            bar.set_label("change of a pixel [pixel range = 1]", fontsize=8)
+            _colourbar(figure, height, scales.factor)
         png, svg = render(figure)
     data = pd.DataFrame([_numbers(row) for row in rows.values()])
-    colouring = "diverging colours: red brighter, blue darker" if grey else "on mid-grey"
-    size = "not magnified" if factor == 1 else f"magnified {factor:g} times"
-    caption = (
-        f"Images of {table['dataset'].iloc[0]} perturbed by {attack}. For each image, from left to right: clean; "
-        f"perturbation, {size} ({colouring}); perturbed. Above the images: the predicted class; "
-        "above the perturbation: its ℓ₂ norm (pixel range = 1). Shown are images that as many classifiers as possible "
-        "classify correctly before and wrongly after the attack: examples, not a sample."
-    )
-    changed = int((data["prediction"] != data["clean_prediction"]).sum())
+    caption = _caption(everything, threat, scales, samples, classifiers)
+    fooled = data[(data["prediction"] != data["label"]) & (data["clean_prediction"] == data["label"])]
     alt = (
-        f"Grid of {len(samples)} images for {len(classifiers)} classifiers; {changed} of {len(data)} perturbed images "
-        f"shown change the prediction. The largest change of a pixel is {largest:.3g} of the pixel range."
+        f"{len(samples)} images of {data['dataset'].iloc[0]}, {len(classifiers)} classifiers, {threat}. "
+        f"Of {len(data)} pairs {len(fooled)} are right before and wrong after. "
+        f"The largest change of a pixel is {data['linf'].max():.3g} of the pixel range."
     )
-    return Chart(name, f"Perturbed images, {attack}", caption, alt, png, svg, data)
+    return Chart(name, f"Perturbed images, {threat.attack}", caption, alt, png, svg, data)
 
 
-def _triple(axes: Any, row: Any | None, factor: float, grey: bool) -> None:
+def _caption(
+    everything: pd.DataFrame, threat: Threat, scales: Scales, samples: Sequence[str], classifiers: Sequence[str]
+) -> str:
+    known, measured = everything["sample"].nunique(), everything["classifier"].nunique()
+    some = f" Of {measured} classifiers, {len(classifiers)} are shown." if len(classifiers) < measured else ""
+    colouring = "in colours: red brighter, blue darker" if scales.grey else f"on mid-grey, {scaling(scales.factor)}"
+    beyond = "" if scales.limits == UNIT else f" The data are no pixels: {shades(scales.limits)}."
+    return (
+        f"Images of {everything['dataset'].iloc[0]} perturbed by {threat}, n = {len(samples)} of the {known} images of "
+        f"the gallery. For each image the clean one; the change, {colouring}, at one scale for all; the perturbed one. "
+        "Above the images the predicted class, red where it is wrong; above the change its "
+        f"{threat.symbol} norm ({NORMS[threat.norm][2]}).{some}{beyond} Of the gallery's images those are shown that "
+        "most classifiers get right before and wrong after the attack: examples, no fair sample."
+    )
+
+
+def _colourbar(figure: Figure, height: float, factor: float) -> None:
+    colours = ScalarMappable(Normalize(-0.5 / factor, 0.5 / factor), DIVERGING)
+    place = figure.add_axes((0.35, 0.42 / height, 0.3, 0.1 / height))
+    bar = figure.colorbar(colours, cax=place, orientation="horizontal", ticks=MaxNLocator(4))
+    bar.set_label("change of a pixel [pixel range = 1]", fontsize=8)
+
+
+def _title(sample: str, label: int) -> str:
+    """Of an image; only the end of an id that is too long."""
+    tail = f", class {label}"
+    room = LETTERS - len(tail)
+    return (sample if len(sample) <= room else f"…{sample[1 - room :]}") + tail
+
+
+def _triple(axes: Sequence[Axes], row: Any | None, threat: Threat, scales: Scales) -> None:
     for axis in axes:
         axis.set(xticks=[], yticks=[])
         axis.grid(False)
         axis.spines[:].set_visible(False)
     if row is None:
         return
-    clean, perturbed = _image(row, "clean"), _image(row, "perturbed")
+    clean, perturbed = image(row, "clean"), image(row, "perturbed")
     change = perturbed - clean
-    flat = {"interpolation": "nearest"}
-    if row["channels"] == 1:
-        axes[0].imshow(clean[..., 0], cmap="gray", vmin=0, vmax=1, **flat)
-        axes[2].imshow(perturbed[..., 0], cmap="gray", vmin=0, vmax=1, **flat)
+    low, high = scales.limits
+    flat: dict[str, Any] = {"interpolation": "nearest"}
+    for axis, pixels in ((axes[0], clean), (axes[2], perturbed)):
+        if row["channels"] == 1:
+            axis.imshow(pixels[..., 0], cmap="gray", vmin=low, vmax=high, **flat)
+        else:
+            axis.imshow(np.clip((pixels - low) / (high - low), 0, 1), **flat)
+    if scales.grey:
+        limit = 0.5 / scales.factor
+        axes[1].imshow(change[..., 0], cmap=DIVERGING, vmin=-limit, vmax=limit, **flat)
     else:
-        axes[0].imshow(np.clip(clean, 0, 1), **flat)
-        axes[2].imshow(np.clip(perturbed, 0, 1), **flat)
-    if grey:
-        axes[1].imshow(change[..., 0], cmap=DIVERGING, vmin=-0.5 / factor, vmax=0.5 / factor, **flat)
-    else:
-        axes[1].imshow(np.clip(0.5 + factor * change, 0, 1), **flat)
-    axes[0].set_title(str(row["clean_prediction"]), pad=2)
-    axes[1].set_title(f"ℓ₂ {np.linalg.norm(change):.2f}", pad=2, fontsize=7.5, color="#555555")
-    wrong = row["prediction"] != row["label"]
-    axes[2].set_title(str(row["prediction"]), pad=2, color="#B02A00" if wrong else "black")
+        axes[1].imshow(np.clip(0.5 + scales.factor * change, 0, 1), **flat)
+    size = norms(row)[NORMS[threat.norm][0]]
+    text = f"{size:.0f}" if isinstance(size, int) or size == 0 else number(size, NUMBER)
+    axes[1].set_title(f"{threat.symbol} {text}", pad=3, fontsize=7.5, color=SOFT)
+    for axis, column in ((axes[0], "clean_prediction"), (axes[2], "prediction")):
+        axis.set_title(str(row[column]), pad=2, color=WRONG if row[column] != row["label"] else "black")
 
 
 def _numbers(row: Any) -> dict[str, Any]:
-    change = np.frombuffer(row["perturbed"], dtype="<f4") - np.frombuffer(row["clean"], dtype="<f4")
     keys = ("dataset", "classifier", "attack", "sample", "label", "clean_prediction", "prediction")
-    return {key: row[key] for key in keys} | {"l2": float(np.linalg.norm(change)), "linf": float(np.abs(change).max())}
+    found = norms(row)
+    return {key: row[key] for key in keys} | {name: found[name] for name in ("l0_pixels", "l2", "linf")}

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from pipeline.report.style import canvas
+from pipeline.report.style import canvas, ink
 
-COLOURS, MISSING, DARK = "Blues", "#ececec", 0.6
-CELL, LETTER = 0.58, 0.075  # inches: side of a cell, width of a letter
+COLOURS, MISSING = "Blues", "#ececec"
+CELL, LETTER, NARROWEST = 0.58, 0.075, 3.5  # inches: side of a cell, width of a letter, of a figure
 
 
 class Grid(NamedTuple):
@@ -40,15 +40,23 @@ class Grid(NamedTuple):
 
 
 @contextmanager
-def drawn(grids: Sequence[Grid], row_label: str = "", column_label: str = "") -> Iterator[Figure]:
-    """A figure of heat maps with the same columns, one below the other; render it inside."""
+def drawn(grids: Sequence[Grid], row_label: str = "", column_label: str = "", height: float = CELL) -> Iterator[Figure]:
+    """A figure of heat maps with the same columns, one below the other; render it inside.
+
+    Args:
+        grids: not empty.
+        row_label: of the vertical axis.
+        column_label: of the horizontal axis.
+        height: of a row, in inches.
+    """
     columns = grids[0].columns
     left = max(len(name) for grid in grids for name in grid.rows)
     foot = 0.75 * max(map(len, columns))
     heights = [len(grid.rows) for grid in grids]
-    # a title may be longer than a narrow map
-    width = max(1 + CELL * len(columns) + LETTER * left, 0.5 + LETTER * max(len(grid.title) for grid in grids))
-    with canvas(width, 0.7 + CELL * sum(heights) + 0.35 * len(grids) + LETTER * foot) as figure:
+    # a title, which begins beside the names of the rows, may be longer than a narrow map
+    title = max(len(grid.title) for grid in grids)
+    width = max(NARROWEST, LETTER * left + max(1 + CELL * len(columns), 0.6 + LETTER * title))
+    with canvas(width, 0.7 + height * sum(heights) + 0.35 * len(grids) + LETTER * foot) as figure:
         axes = figure.subplots(len(grids), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
         for axis, grid in zip(axes, grids, strict=True):
             _draw(axis, grid)
@@ -68,7 +76,8 @@ def _draw(axis: Axes, grid: Grid) -> None:
     axis.set_yticks(range(len(grid.rows)), grid.rows)
     for row, texts in enumerate(grid.texts):
         for column, text in enumerate(texts):
-            colour = "white" if grid.shares[row, column] > DARK else "black"
+            share = grid.shares[row, column]
+            colour = "black" if np.isnan(share) else ink(colours(share))
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8, linespacing=1.1)
     for row, column in grid.framed:
         box = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=1.2)

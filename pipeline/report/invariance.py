@@ -9,15 +9,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
-from pipeline.report import statistics
+from pipeline.report import scales, statistics
 from pipeline.report.claims import Claim
 from pipeline.report.leaderboard import NUMBER, slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.pagetables import Cell, Table, estimate, whole, words
 from pipeline.report.statistics import NOTHING, Interval
-from pipeline.report.style import CODING, WIDTH, Chart, Look, canvas, count, extremes, limits, panels, record, render
+from pipeline.report.style import (
+    CODING,
+    WIDTH,
+    Chart,
+    Look,
+    canvas,
+    count,
+    extremes,
+    limits,
+    panels,
+    record,
+    render,
+    veil,
+)
 
 KIND = "invariance"
 SECTION = "Invariance"
@@ -30,8 +43,8 @@ TEXT = (
 UNITS = {
     "rotation": "angle [degrees]",
     "translation": "shift / side",
-    "scale": "s of 1 + s, 1 / (1 + s)",
-    "colour": "s of 1 + s, 1 / (1 + s)",
+    "scale": "s; factors 1 + s\nand 1 / (1 + s)",
+    "colour": "s; factors 1 + s\nand 1 / (1 + s)",
     "diffeomorphism": "displacement / side",
 }
 DEFORMATION = "diffeomorphism"
@@ -142,13 +155,15 @@ def _orbits(
 ) -> Chart:
     families = [family for family in UNITS if family in set(data["family"])]
     what = MEASURES[column]
-    with canvas(max(5.5, WIDTH * min(1, len(families) / 4)), 1.0 + look.room + 4.2) as figure:
+    width = max(5.5, WIDTH * min(1, len(families) / 4))
+    with canvas(width, 1.0 + look.room_of(width) + 4.2) as figure:
         axes = panels(figure, 2 * len(families), len(families), sharex="col", sharey=True)
         for place, axis in enumerate(axes):
             family, kind = families[place % len(families)], list(ROWS)[place // len(families)]
             part = data[(data["family"] == family) & (data["orbit"] == kind)]
             for outcomes in members:
-                _curve(axis, part[part["classifier"] == outcomes.classifier].sort_values("strength"), look(outcomes))
+                mine = part[part["classifier"] == outcomes.classifier].sort_values("strength")
+                _curve(axis, mine, look(outcomes), veil(len(members)))
             axis.set_title(family if kind == "mean" else "")
             axis.set_xlabel(UNITS[family] if kind == "worst" else "", fontsize=8)
             axis.tick_params(labelbottom=kind == "worst")
@@ -156,7 +171,7 @@ def _orbits(
                 axis.set_ylabel(f"{what} [%],\n{ROWS[kind]}")
         axes[0].set_ylim(max(-2, 10 * np.floor(10 * data["low"].min()) - 2), 102)
         look.legend(figure, markersize=4)
-        png, svg = render(figure)
+        png, vector = render(figure)
     meaning = (
         "the transformed images classified correctly"
         if column == "correct"
@@ -177,18 +192,18 @@ def _orbits(
         extremes(last[last["family"] == family], f"Worst in the orbit, {family}") for family in families
     )
     title = f"{what.capitalize()} along orbits"
-    return Chart(f"invariance_{what}{tail}", title, caption, alt, png, svg, data, SECTION, table)
+    return Chart(f"invariance_{what}{tail}", title, caption, alt, png, vector, data, SECTION, table)
 
 
-def _curve(axis: Axes, data: pd.DataFrame, style: dict[str, Any]) -> None:
-    axis.plot(data["strength"], 100 * data["share"], markersize=3, **style)
+def _curve(axis: Axes, data: pd.DataFrame, style: dict[str, Any], opacity: float) -> None:
+    axis.plot(data["strength"], 100 * data["share"], markersize=3.5, **style)
     band = 100 * data["low"], 100 * data["high"]
-    axis.fill_between(data["strength"], *band, color=style["color"], alpha=0.1, linewidth=0)
+    axis.fill_between(data["strength"], *band, color=style["color"], alpha=opacity, linewidth=0)
 
 
 def _stability(data: pd.DataFrame, members: Sequence[Outcomes], look: Look, tail: str) -> Chart:
     strengths = sorted(set(data["strength"]))
-    with canvas(6.5, 1.0 + look.room + 3.0) as figure:
+    with canvas(6.5, 1.0 + look.room_of(6.5) + 3.0) as figure:
         (axis,) = panels(figure, 1, 1)
         for place, outcomes in enumerate(members):
             mine = data[data["classifier"] == outcomes.classifier].sort_values("strength")
@@ -202,19 +217,17 @@ def _stability(data: pd.DataFrame, members: Sequence[Outcomes], look: Look, tail
         axis.set_yscale("log")
         axis.set_xticks(strengths, [f"{strength:g}" for strength in strengths])
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_locator(NullLocator())
+        scales.ticks(axis.yaxis, *axis.get_ylim())
         axis.set_xlabel("typical displacement [share of the side]")
         axis.set_ylabel("relative stability R")
         look.legend(figure)
-        png, svg = render(figure)
+        png, vector = render(figure)
     caption = (
         f"Relative stability to smooth deformations on {members[0].dataset}, {count(data['n'].tolist())}: median "
         "squared change of the logits under deformations over that under Gaussian noise of the same norm. The lower, "
         "the less a classifier sees of a deformation; at the dashed line it sees as much as of noise. Bars: 95 % "
-        "intervals, bootstrap over images; points are spread sideways for legibility. After Petrini et al. (NeurIPS "
-        f"2021), but for noise that has the norm of its own image's deformation. {CODING}"
+        "intervals, bootstrap over images; points are spread sideways for legibility. Both axes are logarithmic. After "
+        f"Petrini et al. (NeurIPS 2021), but for noise that has the norm of its own image's deformation. {CODING}"
     )
     named = data.rename(columns={"stability": "share"})
     largest = named[named["strength"] == max(strengths)].sort_values("share", kind="stable").to_dict("records")
@@ -222,7 +235,7 @@ def _stability(data: pd.DataFrame, members: Sequence[Outcomes], look: Look, tail
         f"{row['classifier']} {row['share']:.2g}" for row in largest
     )
     return Chart(
-        f"invariance_stability{tail}", "Relative stability to deformations", caption, alt, png, svg, data, SECTION
+        f"invariance_stability{tail}", "Relative stability to deformations", caption, alt, png, vector, data, SECTION
     )
 
 

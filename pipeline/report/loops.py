@@ -15,7 +15,7 @@ from pipeline.report.pagetables import Table, estimate, whole, words
 from pipeline.report.regions import SECTION as REGIONS
 from pipeline.report.regions import by_measurement, members, of, style_of
 from pipeline.report.statistics import Interval
-from pipeline.report.style import WIDTH, Chart, Look, canvas, errorbar, panels, record, render
+from pipeline.report.style import DOTS, WIDTH, Chart, Look, beside, canvas, errorbar, panels, record, render
 
 KIND = "loops"
 SECTION = REGIONS
@@ -75,7 +75,7 @@ def draw(rows: pd.DataFrame, classifiers: Sequence[Outcomes], look: Look, seed: 
 def _chart(found: Sequence[Result], look: Look, name: str) -> Chart:
     names = [result.outcomes.classifier for result in found]
     titles = ("filled inside the class", "filled by the Coons patch")
-    with canvas(WIDTH, 0.9 + 0.3 * len(found)) as figure:
+    with canvas(WIDTH + beside(names), 0.9 + 0.3 * len(found)) as figure:
         axes = panels(figure, 2, 2, sharex=True, sharey=True)
         for place, result in enumerate(found):
             style = style_of(look, result.outcomes)
@@ -88,15 +88,15 @@ def _chart(found: Sequence[Result], look: Look, name: str) -> Chart:
             axis.set_xlim(-3, 103)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.5, -0.5)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(map(_record, found))
     least, most = min(result.n for result in found), max(result.n for result in found)
     sizes = f"n = {least} loops" if least == most else f"n = {least} to {most} loops"
     caption = (
         f"Loops through four images of one predicted class on {found[0].outcomes.dataset} ({sizes} a classifier): "
         "share filled by a surface that stays in the class, and by the Coons patch of the loop, the surface between "
-        "its sides that needs no search. Bars: 95 % Wilson intervals. Colour stands for the training, marker for the "
-        "architecture. After Swaminathan and Akgün, 2026."
+        f"its sides that needs no search. Bars: 95 % Wilson intervals. {DOTS} After Swaminathan and "
+        "Akgün, 2026."
     )
     known = sorted((result for result in found if result.n), key=lambda result: result.filled.value)
     alt = f"Dot plot with intervals for {len(found)} classifiers. " + (
@@ -105,7 +105,7 @@ def _chart(found: Sequence[Result], look: Look, name: str) -> Chart:
         if known
         else "No loop was closed."
     )
-    return Chart(name, "Filled loops", caption, alt, png, svg, data, SECTION, _table(found))
+    return Chart(name, "Filled loops", caption, alt, png, vector, data, SECTION, _table(found))
 
 
 def _record(result: Result) -> dict[str, Any]:

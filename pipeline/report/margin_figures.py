@@ -23,7 +23,7 @@ from pipeline.report.pagetables import Table, estimate, whole, words
 from pipeline.report.rendering import interval
 from pipeline.report.scales import in_a_row, logarithmic, points
 from pipeline.report.statistics import Interval
-from pipeline.report.style import CODING, WIDTH, Chart, Look, canvas, count, panels, record, render
+from pipeline.report.style import CODING, DOTS, WIDTH, Chart, Look, canvas, count, panels, record, render, wrapped
 
 FREQUENCY = "first DCT frequency of the block"
 INTERVALS = "Bars: 95 % bootstrap intervals over images, a triangle at the edge: an infinite median."
@@ -45,7 +45,7 @@ def flip(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: str, 
             places = effect.pair.reference.frequencies
             points(axis, places, normal, style | {"linestyle": "-"})
             points(axis, places, flipped, style | {"linestyle": DASHES, "markerfacecolor": "white"})
-            axis.set_title(f"{effect.subject}\nrank correlation {interval(effect.estimate, NUMBER)}")
+            axis.set_title(f"{wrapped(effect.subject, 34)}\nrank correlation {interval(effect.estimate, NUMBER)}")
             axis.set_xlabel(FREQUENCY)
             axis.set_xticks(places)
             for place, one, two in zip(places, normal, flipped, strict=True):
@@ -56,16 +56,16 @@ def flip(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: str, 
         handles = [Line2D([], [], **plain), Line2D([], [], linestyle=DASHES, markerfacecolor="white", **plain)]
         names = [first.reference.outcomes.dataset, f"{first.other.outcomes.dataset}, read from right to left"]
         figure.legend(handles, names, loc="outside lower center", ncols=2, handlelength=3.2)
-        png, svg = render(figure)
+        png, vector = render(figure)
     caption = (
         f"Claim: {_claim('flip')}. Median ℓ₂ margin per diagonal block of the DCT on {names[0]}, beside that of the "
         f"same recipe trained and measured on {first.other.outcomes.dataset}, whose order of frequencies is reversed, "
-        f"read in reverse; {_sizes(effects)}. If data alone shape the curve, the two are alike. {INTERVALS} Colour "
-        "stands for the training, marker for the architecture."
+        f"read in reverse; {_sizes(effects)}. If data alone shape the curve, the two are alike. The vertical "
+        f"axis is logarithmic. {INTERVALS} {DOTS}"
     )
     title = f"Flipped frequencies: {names[0]} and {first.other.outcomes.dataset}"
     table, data = _table(effects, "Rank correlation"), pd.DataFrame(lines)
-    return Chart(_name("flip", first.other), title, caption, _alt(title, effects), png, svg, data, section, table)
+    return Chart(_name("flip", first.other), title, caption, _alt(title, effects), png, vector, data, section, table)
 
 
 def low_pass(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: str, seed: int) -> Chart:
@@ -75,8 +75,9 @@ def low_pass(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: s
     architectures = list(dict.fromkeys(effect.pair.other.outcomes.architecture for effect in effects))
     lines: list[dict[str, Any]] = []
     drawn = [(effect, effect.pair.ratios(seed)) for effect in effects]
-    height = 0.9 + look.room + 2.7 * math.ceil(len(architectures) / 3)
-    with canvas(max(5.5, WIDTH * min(1, len(architectures) / 2)), height) as figure:
+    width = max(5.5, WIDTH * min(1, len(architectures) / 2))
+    height = 0.9 + look.room_of(width) + 2.7 * math.ceil(len(architectures) / 3)
+    with canvas(width, height) as figure:
         axes = panels(figure, len(architectures), 3, sharex=True, sharey=True)
         logarithmic(axes[0], [1, 2, *(limit for _, ratios in drawn for value in ratios for limit in value)])
         for axis, architecture in zip(axes, architectures, strict=True):
@@ -95,15 +96,18 @@ def low_pass(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: s
             axis.set_xticks(places)
         look.ylabel(figure, "ratio of median margins")
         look.legend(figure)
-        png, svg = render(figure)
+        png, vector = render(figure)
     caption = (
         f"Claim: {_claim('low_pass')}. Median ℓ₂ margin per diagonal block of the DCT of classifiers trained and "
         f"measured on {names[1]}, which keeps the frequencies below {bandwidth}, divided by that on {names[0]}; "
-        f"{_sizes(effects)}. Shaded: blocks of frequencies that the training data lack. {INTERVALS} {CODING}"
+        f"{_sizes(effects)}. Shaded: blocks of frequencies that the training data lack. The vertical axis is "
+        f"logarithmic. {INTERVALS} {CODING}"
     )
     title = f"Without high frequencies: {names[1]} against {names[0]}"
     table, data = _table(effects, f"Median ratio of the blocks from {bandwidth} on"), pd.DataFrame(lines)
-    return Chart(_name("low_pass", first.other), title, caption, _alt(title, effects), png, svg, data, section, table)
+    return Chart(
+        _name("low_pass", first.other), title, caption, _alt(title, effects), png, vector, data, section, table
+    )
 
 
 def hardening(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: str, seed: int) -> Chart:
@@ -113,8 +117,9 @@ def hardening(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: 
     drawn = [(effect, effect.pair.ratios(seed), _energies(effect, seed)) for effect in effects]
     lines: list[dict[str, Any]] = []
     across = in_a_row(len(keys))
-    height = 0.9 + look.room + 2.7 * math.ceil(len(keys) / across)
-    with canvas(max(5.5, WIDTH * min(1, len(keys) / 2)), height) as figure:
+    width = max(5.5, WIDTH * min(1, len(keys) / 2))
+    height = 0.9 + look.room_of(width) + 2.7 * math.ceil(len(keys) / across)
+    with canvas(width, height) as figure:
         axes = panels(figure, len(keys), across, sharey=True)
         logarithmic(axes[0], [1, *(limit for _, ratios, _ in drawn for value in ratios for limit in value)])
         for axis, key in zip(axes, keys, strict=True):
@@ -126,21 +131,21 @@ def hardening(effects: Sequence[Effect], everyone: Sequence[Outcomes], section: 
                 lines += _energy_records(effect, ratios, energies)
             _label(axis, *mine[0])
             axis.set_title(", ".join(key))
-            axis.set_xlabel("mean energy of the images in the block")
+            axis.set_xlabel("mean energy of the images\nin the block [pixel range² = 1]")
         look.ylabel(figure, "ratio of median margins")
         look.legend(figure, linestyle="none")
-        png, svg = render(figure)
+        png, vector = render(figure)
     caption = (
         f"Claim: {_claim('adversarial_where_least')}. Median ℓ₂ margin of adversarial training divided by that of "
         "standard training of the same architecture and seed, against the mean squared ℓ₂ norm of the images' part in "
         f"the block; a point per diagonal block of {first.other.measurement}, numbers: its first frequency; "
         f"{_sizes(effects)}. The energy of block 0 includes the mean brightness; a block without "
-        "any stands a decade left of the others. {INTERVALS} {CODING}"
+        f"any stands a decade left of the others. Both axes are logarithmic. {INTERVALS} {DOTS}"
     )
     title = "Adversarial training against the energy of the data"
     table = _table(effects, "Rank correlation", datasets=True)
     name = f"margins_adversarial_{slug(first.other.measurement)}"
-    return Chart(name, title, caption, _alt(title, effects), png, svg, pd.DataFrame(lines), section, table)
+    return Chart(name, title, caption, _alt(title, effects), png, vector, pd.DataFrame(lines), section, table)
 
 
 def _look(effects: Sequence[Effect], everyone: Sequence[Outcomes]) -> Look:

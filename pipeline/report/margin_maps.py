@@ -20,9 +20,9 @@ from pipeline.report.leaderboard import NUMBER
 from pipeline.report.pagetables import Table, estimate, whole, words
 from pipeline.report.scales import in_a_row, ticks
 from pipeline.report.statistics import Interval
-from pipeline.report.style import Chart, canvas, count, panels, record, render
+from pipeline.report.style import Chart, canvas, count, ink, panels, record, render, wrapped
 
-CELL, WIDEST = 0.36, 4.3  # inches: width of a cell, of a panel
+CELL, WIDEST, LETTER = 0.36, 4.3, 0.08  # inches: width of a cell, of a panel, of a letter
 
 
 def draw(maps: Sequence[Blocks], name: str, section: str, seed: int) -> Chart:
@@ -47,7 +47,7 @@ def draw(maps: Sequence[Blocks], name: str, section: str, seed: int) -> Chart:
             mine = data[data["classifier"] == blocks.outcomes.classifier]
             values = mine.pivot_table(index="row", columns="column", values="median", aggfunc="first")
             _panel(axis, values.reindex(index=rows, columns=columns).to_numpy(dtype=float), norm)
-            axis.set_title(blocks.outcomes.classifier)
+            axis.set_title(wrapped(blocks.outcomes.classifier, int((width - 0.4) / LETTER)))
             axis.set_xticks(range(len(columns)), [str(column) for column in columns])
             axis.set_yticks(range(len(rows)), [str(row) for row in rows])
         figure.supxlabel("first horizontal frequency of the block", fontsize=9)
@@ -56,19 +56,19 @@ def draw(maps: Sequence[Blocks], name: str, section: str, seed: int) -> Chart:
         bar = figure.colorbar(shade, ax=axes, label="median ℓ₂ margin [pixel range = 1]", fraction=0.04, pad=0.02)
         ticks(bar.ax.yaxis, float(norm.vmin or 1), float(norm.vmax or 1))
         bar.outline.set_visible(False)
-        png, svg = render(figure)
+        png, vector = render(figure)
     first = maps[0]
     caption = (
         f"Median ℓ₂ margin per block of DCT frequencies on {first.outcomes.dataset} (measurement {first.measurement}), "
         f"{count([len(blocks.margins) for blocks in maps])} (those classified correctly). Lowest frequencies top left; "
-        "the diagonal is what the paper's curves show. The colour scale is logarithmic and the same in all panels; ∞: "
-        "no boundary was found for half of the images. 95 % bootstrap intervals of all blocks stand in the file of "
-        "numbers, those of the corners in the table."
+        "the diagonal is what curves along frequencies show. The colour scale is logarithmic and the same in all "
+        "panels; ∞: no boundary was found for half of the images. 95 % bootstrap intervals of all blocks stand in the "
+        "file of numbers, those of the corners in the table."
     )
     ends = [f"{b.outcomes.classifier} {data_of(data, b).min():.3g} to {data_of(data, b).max():.3g}" for b in maps]
     alt = f"Heat maps of the median margin in {len(first.starts)} blocks. Smallest and largest: {'; '.join(ends)}."
     title = "Margins over vertical and horizontal frequencies"
-    return Chart(name, title, caption, alt, png, svg, data, section, _table(maps, data))
+    return Chart(name, title, caption, alt, png, vector, data, section, _table(maps, data))
 
 
 def data_of(data: pd.DataFrame, blocks: Blocks) -> pd.Series[Any]:
@@ -101,13 +101,11 @@ def _panel(axis: Axes, values: NDArray[Any], norm: LogNorm) -> None:
     axis.grid(False)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    size = 8 if values.shape[1] < 6 else 6.5
+    size = 8 if values.shape[1] < 6 else 7
     for row, column in np.ndindex(values.shape):
         value = float(values[row, column])
-        dark = float(norm(min(value, norm.vmax))) > 0.6
-        axis.text(
-            column, row, _text(value), ha="center", va="center", color="white" if dark else "black", fontsize=size
-        )
+        shade = "black" if math.isnan(value) else ink(colours(norm(min(value, norm.vmax))))
+        axis.text(column, row, _text(value), ha="center", va="center", color=shade, fontsize=size)
 
 
 def _text(value: float) -> str:

@@ -33,6 +33,7 @@ KINDS = {
     "curvature": "curvature",
     "shared_directions": "shared directions",
     "regions": "regions",
+    "path_examples": "examples of paths inside regions",
     "loops": "loops",
     "slices": "slices",
     "detection": "detection",
@@ -40,8 +41,7 @@ KINDS = {
 }
 BROUGHT = "brought"
 REFERENCE = "standard"
-KEYS = ["dataset", "classifier"]
-THREAT = ["attack", "norm", "epsilon"]
+KEYS, THREAT = ["dataset", "classifier"], ["attack", "norm", "epsilon"]
 ZERO_GRADIENTS = 0.01  # share of images above which an attack is flagged
 LARGE_EPSILON = 0.95  # success with the whole box as budget below which it is
 FAILURES = 0.05  # share of images without a minimal perturbation above which it is, by more than chance

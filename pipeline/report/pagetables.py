@@ -1,4 +1,4 @@
-"""Tables of the page: cells that show one thing and are sorted by another."""
+"""Tables of the pages: cells that show one thing and are sorted by another."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from pipeline.report.rendering import interval
 from pipeline.report.statistics import Interval
 
 DATASET = "Data set"
+CHOOSABLE = (DATASET, "Architecture", "Training", "Attack", "Measure", "Claim", "Verdict", "Reading")
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by ("" comes last)."""
+    """What a cell shows, what it is sorted by ("" comes last), and what it links to, if anything."""
 
     text: str
     key: str | float = ""
     limits: str = ""
     numeric: bool = False
+    link: str = ""
 
 
 class Table(NamedTuple):
@@ -27,6 +29,12 @@ class Table(NamedTuple):
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+
+    @property
+    def choices(self) -> set[str]:
+        """Headers of the columns by whose values rows can be chosen from a list."""
+        columns = {h: {row[i].text for row in self.rows} for i, h in enumerate(self.headers) if h in CHOOSABLE}
+        return {header for header, texts in columns.items() if 1 < len(texts) < len(self.rows)}
 
 
 def sort_key(value: Any) -> str | float:

@@ -17,7 +17,7 @@ from pipeline.report.leaderboard import NUMBER
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.pagetables import Cell, Table, estimate, whole, words
 from pipeline.report.rendering import number
-from pipeline.report.style import WIDTH, Chart, Look, canvas, panels, render
+from pipeline.report.style import WIDTH, Chart, Look, canvas, ink, panels, render
 
 __all__ = ["SECTION", "TEXT", "draw", "joined", "meanings"]
 
@@ -28,7 +28,7 @@ TEXT = (
     "what goes along with what, not what causes what."
 )
 TARGETS = ("smallest_l2", "smallest_linf", "smallest_l0")
-COLOURS, MISSING, FAINT = "RdBu", "#ececec", "#8a8a8a"
+COLOURS, MISSING, FAINT = "RdBu", "#ececec", "#666666"
 CELL, LETTER = 0.4, 0.07  # inches: side of a cell, width of a letter
 FEW = 4  # classifiers, the fewest for a correlation over them
 
@@ -70,7 +70,7 @@ def _matrix(found: Correlations, shown: Sequence[str], members: Sequence[Outcome
     rows = []
     with canvas(room + side + 1.4, 0.75 * room + side + 0.8) as figure:
         (axis,) = panels(figure, 1, 1)
-        values = np.full((len(shown) - 1, len(shown) - 1), np.nan)
+        values, shade = np.full((len(shown) - 1, len(shown) - 1), np.nan), mpl.colormaps[COLOURS]
         for row, one in enumerate(shown[1:]):
             for column, other in enumerate(shown[: row + 1]):
                 value = found.interval(one, other)
@@ -81,7 +81,7 @@ def _matrix(found: Correlations, shown: Sequence[str], members: Sequence[Outcome
                 values[row, column] = value.value if clear else np.nan
                 text = "–" if math.isnan(value.value) else f"{round(value.value, 2) + 0.0:.2f}".replace("-", "−")
                 text = text.replace("0.", ".")
-                colour = FAINT if not clear else "white" if abs(value.value) > 0.6 else "black"
+                colour = ink(shade(0.5 + 0.5 * value.value)) if clear else FAINT
                 axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
         triangle = np.ma.masked_array(values, mask=np.triu(np.ones_like(values, dtype=bool), 1))
         grey = np.ma.masked_array(np.ones_like(values), mask=triangle.mask | ~np.isnan(values))
@@ -93,7 +93,7 @@ def _matrix(found: Correlations, shown: Sequence[str], members: Sequence[Outcome
         axis.set_xticks(range(len(shown) - 1), labels[:-1], rotation=40, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(shown) - 1), labels[1:])
         figure.colorbar(image, ax=axis, shrink=0.5, label="rank correlation", aspect=25)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(rows)
     caption = (
         f"Spearman's rank correlations over samples on {members[0].dataset}, mean of {len(members)} classifiers (fewer "
@@ -108,7 +108,7 @@ def _matrix(found: Correlations, shown: Sequence[str], members: Sequence[Outcome
         f"{label(str(r['first']))} and {label(str(r['second']))} {r['correlation']:.2f}"
         for r in strong.to_dict("records")
     )
-    return Chart("profile_correlations", "What goes together", caption, alt, png, svg, data, SECTION)
+    return Chart("profile_correlations", "What goes together", caption, alt, png, vector, data, SECTION)
 
 
 def _predictors(
@@ -129,7 +129,8 @@ def _predictors(
     over = {name: across(summary[name], summary[target], stream) for name in [*names, "correct"] if name in summary}
     wide = any(not math.isnan(result.value) for result in over.values())
     listed = [*names, *(["correct"] if wide and "correct" in over else [])]
-    with canvas(WIDTH if wide else 6.0, 1.2 + look.room + 0.24 * len(listed)) as figure:
+    width = WIDTH if wide else 6.0
+    with canvas(width, 1.2 + look.room_of(width) + 0.24 * len(listed)) as figure:
         axes = panels(figure, 1 + wide, 2, sharey=True)
         for row, name in enumerate(listed):
             if name in names:
@@ -144,7 +145,7 @@ def _predictors(
         axes[0].set_yticks(range(len(listed)), [label(name) for name in listed])
         axes[0].set_ylim(len(listed) - 0.5, -0.5)
         look.legend(figure, linestyle="none")
-        png, svg = render(figure)
+        png, vector = render(figure)
     rows = []
     for name in listed:
         value = found.interval(name, target) if name in names else statistics.NOTHING
@@ -171,7 +172,7 @@ def _predictors(
         f"{ordered[-1]['correlation']:.2f} ({label(str(ordered[-1]['quantity']))})."
     )
     title = f"What goes along with the {label(target)}"
-    return Chart("profile_robustness", title, caption, alt, png, svg, data, SECTION, _table(data, wide))
+    return Chart("profile_robustness", title, caption, alt, png, vector, data, SECTION, _table(data, wide))
 
 
 def _within(

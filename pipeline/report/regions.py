@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from pipeline.report import statistics
+from pipeline.report import scales, statistics
 from pipeline.report.claims import Claim, judge
 from pipeline.report.leaderboard import NUMBER, slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.pagetables import Table, estimate, whole, words
 from pipeline.report.statistics import Interval
-from pipeline.report.style import CODING, WIDTH, Chart, Look, canvas, panels, record, render
+from pipeline.report.style import CODING, DOTS, WIDTH, Chart, Look, beside, canvas, panels, record, render
 
 KIND = "regions"
 SECTION = "Classification regions"
@@ -29,6 +29,7 @@ TEXT = (
 NAMES = {"image": "two images", "perturbed": "perturbed into the class", "noise": "noise pushed into the class"}
 NAMED = ("dataset", "classifier", "architecture", "training")
 GREY = {"color": "#8A8A8A", "linestyle": "-", "marker": "o"}
+FEWEST = 5  # paths of which a curve is drawn
 CONNECTED, STRAIGHT, SHORT = 0.98, 0.98, 0.001  # limits of the claims
 
 
@@ -132,7 +133,7 @@ def draw(rows: pd.DataFrame, classifiers: Sequence[Outcomes], look: Look, seed: 
         if not found:
             continue
         yield _shares(found, look, name)
-        if any(len(group.excess) for group in found):
+        if any(len(group.excess) >= FEWEST for group in found):
             yield _detours(found, look, f"{name}_detours")
 
 
@@ -145,7 +146,7 @@ def _shares(found: Sequence[Group], look: Look, name: str) -> Chart:
     kinds = list(dict.fromkeys(group.kind for group in found))
     names = list(dict.fromkeys(group.outcomes.classifier for group in found))
     across = min(len(kinds), 3)
-    with canvas(WIDTH, 0.9 + math.ceil(len(kinds) / 3) * (0.6 + 0.34 * len(names))) as figure:
+    with canvas(WIDTH + beside(names), 0.9 + math.ceil(len(kinds) / 3) * (0.6 + 0.34 * len(names))) as figure:
         for axis, kind in zip(panels(figure, len(kinds), across, sharex=True, sharey=True), kinds, strict=True):
             for group in found:
                 if group.kind == kind:
@@ -170,13 +171,13 @@ def _shares(found: Sequence[Group], look: Look, name: str) -> Chart:
         ]
         labels = ["connected by a path inside the class", "connected by the straight segment"]
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(map(_record, found))
     caption = (
         f"Pairs of points of one predicted class on {found[0].outcomes.dataset} ({_sizes(found)} a point): share "
         "joined by a path that stays in the class (filled) and by the straight segment (open). Paths count if they "
-        "hold at ten times as many samples. Bars: 95 % Wilson intervals. After Fawzi et al., CVPR 2018. Colour stands "
-        "for the training, marker for the architecture."
+        f"hold at ten times as many samples. Bars: 95 % Wilson intervals. {DOTS} After Fawzi "
+        "et al., CVPR 2018."
     )
     ends = sorted(found, key=lambda group: group.connected.value)
     alt = f"Dot plot with intervals for {len(names)} classifiers and {len(kinds)} kinds of pairs. Connected: from " + (
@@ -185,25 +186,24 @@ def _shares(found: Sequence[Group], look: Look, name: str) -> Chart:
             for group in (ends[0], ends[-1])
         )
     )
-    return Chart(name, "Connected pairs", caption, alt + ".", png, svg, data, SECTION, _table(found))
+    return Chart(name, "Connected pairs", caption, alt + ".", png, vector, data, SECTION, _table(found))
 
 
 def _detours(found: Sequence[Group], look: Look, name: str) -> Chart:
-    kinds = list(dict.fromkeys(group.kind for group in found if len(group.excess)))
+    shown = [group for group in found if len(group.excess) >= FEWEST]
+    kinds = list(dict.fromkeys(group.kind for group in shown))
     least = 1e-7  # below it, length over distance is rounding
     rows = []
     with canvas(WIDTH, 1.1 + look.room + 2.3 * math.ceil(len(kinds) / 3)) as figure:
         axes = panels(figure, len(kinds), 3, sharex=True, sharey=True)
         for axis, kind in zip(axes, kinds, strict=True):
-            for group in found:
-                if group.kind != kind or not len(group.excess):
-                    continue
+            for group in (group for group in shown if group.kind == kind):
                 values = np.sort(np.maximum(group.excess, least))
                 shares = np.arange(1, len(values) + 1) / len(values)
                 style = style_of(look, group.outcomes)
                 steps = (np.insert(values, 0, values[0]), 100 * np.insert(shares, 0, 0))
-                axis.step(*steps, where="post", color=style["color"], linestyle=style["linestyle"])
-                axis.plot(values[-1:], [100], color=style["color"], marker=style["marker"], markersize=4)
+                marks = {"markersize": 3.5, "markevery": (1, max(1, len(values) // 4))}
+                axis.step(*steps, where="post", **{**style, **marks})
                 rows += [
                     record(group.outcomes, kind=kind, excess=float(value), share=float(share))
                     for value, share in zip(np.sort(group.excess), shares, strict=True)
@@ -212,25 +212,27 @@ def _detours(found: Sequence[Group], look: Look, name: str) -> Chart:
             axis.set_xscale("log")
             axis.xaxis.set_major_locator(LogLocator(numticks=5))
             axis.xaxis.set_minor_locator(NullLocator())
-            axis.xaxis.set_major_formatter("{x:g}")
+            axis.xaxis.set_major_formatter(scales.power)
             axis.set_title(kind)
             axis.set_xlabel("length / distance − 1")
             axis.set_ylim(0, 104)
         look.ylabel(figure, "share of bent paths [%]")
         look.legend(figure, markersize=4)
-        png, svg = render(figure)
-    counts = [len(group.excess) for group in found if len(group.excess)]
+        png, vector = render(figure)
+    counts = [len(group.excess) for group in shown]
+    span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(min(counts))
     caption = (
         f"Paths on {found[0].outcomes.dataset} that are not straight: how much longer than the distance of their ends "
-        f"they are ({min(counts)} to {max(counts)} paths a curve; share of them that are at most so much longer). "
-        f"Dotted: 0.1 %. Medians with 95 % bootstrap intervals stand in the table above. {CODING}"
+        f"they are (n = {span} paths a curve; share of them that are at most so much longer). Curves of fewer than "
+        f"{FEWEST} paths are left out. The horizontal axis is logarithmic; dotted: 0.1 %. Medians with 95 % bootstrap "
+        f"intervals stand in the table above. {CODING}"
     )
-    longest = max(found, key=lambda group: group.excess.max(initial=-1))
+    longest = max(shown, key=lambda group: group.excess.max(initial=-1))
     alt = (
         f"Distribution functions, one panel for each of {len(kinds)} kinds of pairs. The longest detour is "
         f"{100 * longest.excess.max():.3g} % ({longest.outcomes.classifier}, {longest.kind})."
     )
-    return Chart(name, "Lengths of bent paths", caption, alt, png, svg, pd.DataFrame(rows), SECTION)
+    return Chart(name, "Lengths of bent paths", caption, alt, png, vector, pd.DataFrame(rows), SECTION)
 
 
 def _record(group: Group) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.report.statistics import CHUNK, JACKKNIFE, LEVEL, NOTHING, RESAMPLES, Interval
 
 Array = NDArray[Any]
+BINS = 15  # of confidence
 UNDEFINED = 0.01  # share of resamples in which a number may be undefined and still have an interval
 
 
@@ -51,6 +52,28 @@ class Draws(NamedTuple):
             float(scipy.stats.norm.ppf((1 + level) / 2)) * float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
         )
         return Interval(estimate, max(0.0, estimate - half) if half == half else half, estimate + half)
+
+
+def calibration_error(confidence: Array, correct: Array, seed: int, resamples: int = RESAMPLES) -> Interval:
+    """Expected calibration error, as `statistics.calibration_error`, with an interval for its mean over draws.
+
+    That mean, of n samples each, lies above the error of infinitely many samples, the more the better calibrated a
+    classifier is. The interval is about the mean: 90 to 99 % coverage for 300 and 1,000 samples and errors from 0 to
+    0.2. It covers the error of infinitely many samples in 90 to 96 % where that is 0.1 or more, and never where it is
+    0. Tried and left: BCa, which covers the mean in 60 % for well calibrated classifiers, as resampling adds the bias
+    once more.
+
+    Args:
+        confidence: (n,), 0 to 1.
+        correct: (n,), 0 or 1.
+        seed: of the resampling.
+        resamples: number of bootstrap resamples.
+    """
+    number = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gaps = np.zeros((len(number), BINS))
+    gaps[np.arange(len(number)), number] = confidence - correct
+    (found,) = draw([pd.DataFrame(gaps)], seed, resamples)
+    return found.symmetric(lambda means: np.asarray(np.abs(means).sum(axis=-1)))
 
 
 def draw(tables: Sequence[pd.DataFrame], seed: int, resamples: int = RESAMPLES) -> list[Draws]:

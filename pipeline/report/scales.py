@@ -9,13 +9,15 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from pipeline.report.statistics import Interval
 
 ROOM = 1.25  # factor between the outermost value and the edge of the axis
 DECADES = 2.2  # range above which powers of ten alone are labelled
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+SHORT = 0.9  # range below which labels at 1, 2 and 5 would be too few
 
 
 def in_a_row(count: int) -> int:
@@ -36,10 +38,20 @@ def logarithmic(axis: Axes, values: ArrayLike, which: Literal["x", "y"] = "y") -
 
 
 def ticks(scale: Axis, low: float, high: float) -> None:
-    """Plain numbers on a logarithmic scale between two ends: 1, 2, 5, or powers of ten where these would crowd."""
-    scale.set_major_locator(LogLocator(subs=(1,) if math.log10(high / low) > DECADES else (1, 2, 5)))
-    scale.set_major_formatter("{x:g}")
+    """Numbers on a logarithmic scale between two ends: 1, 2, 5, more on a short one, powers of ten on a long one."""
+    decades = math.log10(high / low)
+    subs = (1,) if decades > DECADES else (1, 2, 5) if decades > SHORT else (1, 1.5, 2, 3, 5, 7)
+    scale.set_major_locator(LogLocator(subs=subs))
+    scale.set_major_formatter("{x:g}" if low > 1e-4 else FuncFormatter(power))
     scale.set_minor_locator(NullLocator())
+
+
+def power(value: float, _: float) -> str:
+    """Such as 10⁻⁶, and a plain number from a thousandth on."""
+    if value >= 0.001:
+        return f"{value:g}"
+    factor, exponent = f"{value:.0e}".split("e")
+    return ("" if factor == "1" else f"{factor}·") + "10" + f"{int(exponent)}".translate(RAISED)
 
 
 def points(axis: Axes, places: Sequence[float], values: Sequence[Interval], style: Mapping[str, Any]) -> None:

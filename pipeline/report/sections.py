@@ -16,12 +16,15 @@ from pipeline.report import (
     invariance,
     loops,
     margins,
+    pairwise,
+    path_examples,
     profile,
     regions,
     seed_claims,
     shared_directions,
     slices,
     subspace_margins,
+    trainings,
     transfer,
 )
 from pipeline.report.claims import Claim
@@ -69,6 +72,13 @@ class Measured(Titled, Protocol):
         """Claims on the rows of all data sets."""
 
 
+class Compared(Titled, Protocol):
+    """A module that compares the classifiers of one data set in what several tables say of them."""
+
+    def draw(self, classifiers: Sequence[Outcomes], look: Look, seed: int, /) -> Iterator[Chart]:
+        """Figures of one data set."""
+
+
 class Across(Titled, Protocol):
     """A module that shows one kind of table, also across data sets, which the config tells apart."""
 
@@ -88,10 +98,12 @@ class Across(Titled, Protocol):
         """Claims on the rows of all data sets."""
 
 
+COMPARED: tuple[Compared, ...] = (pairwise, trainings)
 MEASURED: tuple[Measured, ...] = (
     augmentation_distance,
     invariance,
     regions,
+    path_examples,
     loops,
     slices,
     curvature,
@@ -103,7 +115,7 @@ ACROSS: tuple[Across, ...] = (margins, subspace_margins)
 
 def texts() -> dict[str, str]:
     """Section -> text, in the page's order; modules of one section follow each other in it."""
-    found = dict(SEEDED)
+    found = {module.SECTION: module.TEXT for module in COMPARED} | SEEDED
     modules: tuple[Titled, ...] = (*MEASURED, *ACROSS, profile)
     for module in modules:
         before = found.get(module.SECTION, "")
@@ -125,6 +137,8 @@ def draw(
     """
     look = Look(members, everyone)
     tables = {kind: rows[rows["dataset"] == dataset] for kind, rows in tables.items()}
+    for comparing in COMPARED:
+        yield from _placed(comparing, comparing.draw(members, look, seed))
     for module in (*MEASURED, *ACROSS):
         if len(rows := tables.get(module.KIND, pd.DataFrame())):
             yield from _placed(module, module.draw(rows, members, look, seed))

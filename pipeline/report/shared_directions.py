@@ -19,7 +19,7 @@ from pipeline.report.outcomes import Outcomes
 from pipeline.report.pagetables import Table, estimate, whole, words
 from pipeline.report.rendering import number
 from pipeline.report.statistics import Interval
-from pipeline.report.style import COLOURS, WIDTH, Chart, Look, canvas, count, record, render
+from pipeline.report.style import COLOURS, WIDTH, Chart, Look, beside, canvas, count, record, render
 
 KIND = "shared_directions"
 SECTION = CURVATURE
@@ -157,8 +157,7 @@ def _ratio(above: Any, below: Any, flips: Mapping[str, Interval], seed: int) -> 
 
 def _chart(members: Sequence[Found], name: str) -> Chart:
     places = np.arange(len(members))[::-1]
-    longest = max(len(f.outcomes.classifier) for f in members)
-    with canvas(WIDTH + 0.04 * max(0, longest - 22), 1.5 + 0.36 * len(members)) as figure:
+    with canvas(WIDTH + beside([f.outcomes.classifier for f in members]), 1.5 + 0.36 * len(members)) as figure:
         axes = figure.subplots(1, 3, sharey=True)
         for place, found in zip(places, members, strict=True):
             _point(axes[0], place, found.projected, 1, COLOURS[1], "o")
@@ -182,7 +181,7 @@ def _chart(members: Sequence[Found], name: str) -> Chart:
             for label, colour, marker in KINDS.values()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-        png, svg = render(figure)
+        png, vector = render(figure)
     first = members[0]
     data = pd.DataFrame(map(_record, members))
     caption = (
@@ -190,15 +189,15 @@ def _chart(members: Sequence[Found], name: str) -> Chart:
         f"{first.outcomes.dataset}, found on one half of the images ({_span(data['points'])} points, "
         f"{_span(data['dimension'])} dimensions) and measured on the other ({count(data['n'].tolist())}). Left: length "
         "of a perturbation's part in the subspace over its own, median; grey bars: of a random one. Middle: mean "
-        "|curvature| along random directions, median over images. Right: label flips by noise of "
-        f"{_span(data['noise_over_distance'])} times each image's distance to the boundary. 95 % bootstrap intervals "
-        "over images; where no draw flips a label, Wilson's with the images as trials."
+        "|curvature| along random directions, median over images; the axis is logarithmic. Right: label flips by noise "
+        f"of {_span(data['noise_over_distance'])} times each image's distance to the boundary. 95 % bootstrap "
+        "intervals over images; where no draw flips a label, Wilson's with the images as trials."
     )
     alt = "Perturbations in shared directions, and chance: " + "; ".join(
         f"{f.outcomes.classifier} {number(f.projected.value, NUMBER)}, {number(f.chance, NUMBER)}" for f in members
     )
     title = f"Shared curved directions ({first.measurement}, {first.view})"
-    return Chart(name, title, caption, alt + ".", png, svg, data, SECTION, _table(members))
+    return Chart(name, title, caption, alt + ".", png, vector, data, SECTION, _table(members))
 
 
 def _point(axis: Axes, place: float, value: Interval, scale: float, colour: str, marker: str) -> None:

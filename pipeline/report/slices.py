@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from pipeline.report.leaderboard import slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.regions import SECTION as REGIONS
 from pipeline.report.regions import by_measurement, members, of
-from pipeline.report.style import Chart, Look, canvas, record, render
+from pipeline.report.style import Chart, Look, canvas, record, render, wrapped
 
 KIND = "slices"
 SECTION = REGIONS
@@ -32,8 +31,10 @@ TEXT = (
 COLOURS = ("#88CCEE", "#EE8866", "#BBCC33", "#AA9DD0", "#FFE680", "#44BB99", "#E3A5C3", "#B08B5C", "#6F8FC9", "#D0D0D0")
 POINTS = (("o", "#000000"), ("^", "#000000"), ("s", "#000000"))
 ROWS, COLUMNS = 8, 3  # classifiers and samples shown
-SIDE, LEFT, TOP, FOOT, GAP = 1.75, 1.15, 0.32, 0.55, 0.3  # inches
+SIDE, LEFT, TOP, FOOT, GAP = 1.75, 1.3, 0.34, 0.55, 0.3  # inches
+MARK = 0.07  # share of the side around a mark that is kept free of numbers
 SMALLEST = 0.012  # share of the plane from which a part of a region gets a number
+NARROWEST = 0.035  # share of the side that a number needs around its centre
 
 
 def draw(rows: pd.DataFrame, classifiers: Sequence[Outcomes], look: Look, seed: int) -> Iterator[Chart]:
@@ -78,7 +79,7 @@ def _chart(rows: pd.DataFrame, shown: Sequence[Outcomes], view: str, name: str) 
                 if not len(own):
                     axis.axis("off")
                 if column == 0:
-                    text = "\n".join(textwrap.fill(part, 15) for part in outcomes.classifier.split("--"))
+                    text = "\n".join(wrapped(part, 17) for part in outcomes.classifier.split("--"))
                     place = (LEFT - 0.1) / width, (foot + SIDE / 2) / height
                     figure.text(*place, text, ha="right", va="center", fontsize=8)
         second = "perturbed image" if attacked else "image of the same class"
@@ -86,7 +87,7 @@ def _chart(rows: pd.DataFrame, shown: Sequence[Outcomes], view: str, name: str) 
         handles = [Line2D([], [], marker=marker, color=colour, linestyle="none") for marker, colour in POINTS]
         handles.append(Line2D([], [], color="#000000", linestyle=(0, (3, 2)), linewidth=1.0))
         figure.legend(handles, words, loc="lower center", ncols=2, fontsize=8)
-        png, svg = render(figure)
+        png, vector = render(figure)
     data = pd.DataFrame(records)
     plane = (
         f"the image perturbed by {view} and an image of another class, up to three lengths of the perturbation away"
@@ -95,15 +96,21 @@ def _chart(rows: pd.DataFrame, shown: Sequence[Outcomes], view: str, name: str) 
     )
     caption = (
         f"Planes through images of {shown[0].dataset} and {plane}. Colours and numbers: the predicted class; pale: not "
-        "valid images. Axes in ℓ₂, to the same scale; the side of each plane, in units of the data, stands below it. "
-        "The first images of the evaluation set: examples, not a sample."
+        "valid images. Axes in ℓ₂, alike in both directions; below each plane stands the length of its side (pixel "
+        "range = 1), as planes have scales of their own. Marks outside of a plane are not shown. The first images of "
+        "the evaluation set: examples, not a sample."
     )
     alt = (
         f"Grid of {len(data)} planes, {len(samples)} images for {len(shown)} classifiers. The class of the image takes "
         f"up {100 * data['share'].min():.0f} to {100 * data['share'].max():.0f} % of the valid part of a plane."
     )
     title = f"Planes through images perturbed by {view}" if attacked else "Planes through three images"
-    return Chart(name, title, caption, alt, png, svg, data, SECTION)
+    return Chart(name, title, caption, alt, png, vector, data, SECTION)
+
+
+def _depth(region: NDArray[Any]) -> NDArray[Any]:
+    """How far each point of a region lies from its edge, in points."""
+    return np.asarray(ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1])
 
 
 def _panel(axis: Axes, row: Any) -> dict[str, Any]:
@@ -123,11 +130,17 @@ def _panel(axis: Axes, row: Any) -> dict[str, Any]:
     axis.imshow(np.where(inside, np.nan, 1.0), cmap=ListedColormap(["white"]), alpha=0.6, **look)
     if points > 1 and inside.any() and not inside.all():
         axis.contour(across, up, inside, levels=[0.5], colors="black", linewidths=1.0, linestyles=[(0, (3, 2))])
+    marked = np.zeros_like(inside)
+    for x, y in zip(row["anchors_x"], row["anchors_y"], strict=True):
+        marked |= np.hypot(across[None] - x, up[:, None] - y) < MARK * side
     for own in present:
         parts, count = ndimage.label(classes == own)
         for part in range(1, count + 1):
             if (parts == part).mean() >= SMALLEST:
-                depth = ndimage.distance_transform_edt(np.pad(parts == part, 1))[1:-1, 1:-1]
+                depth = _depth((parts == part) & ~marked)  # a number must not lie on a mark, if it can lie elsewhere
+                depth = depth if depth.max() >= NARROWEST * points else _depth(parts == part)
+                if depth.max() < NARROWEST * points:
+                    continue
                 line, column = np.unravel_index(int(depth.argmax()), depth.shape)
                 rim = [patheffects.withStroke(linewidth=2, foreground="white")]
                 place = (across[column], up[line], str(own))
@@ -138,6 +151,7 @@ def _panel(axis: Axes, row: Any) -> dict[str, Any]:
             axis.plot([x], [y], marker=marker, color=colour, **edge)
     axis.set_xlim(*extent[:2])
     axis.set_ylim(*extent[2:])
-    axis.set_xlabel(f"{side:.2f}", fontsize=7, labelpad=1.5)
+    axis.spines[:].set_visible(True)
+    axis.set_xlabel(f"side: ℓ₂ {side:.2f}", fontsize=7.5, labelpad=2)
     share = float((classes[inside] == row["anchor_classes"][0]).mean()) if inside.any() else float("nan")
     return {"side": side, "second": row["second"], "third": row["third"], "share": share, "classes": len(present)}

@@ -105,14 +105,14 @@ def draw(classifiers: Sequence[Outcomes], seed: int = 0, seconds: Mapping[Job, f
         row, column = rows.index(str(result.threat)), columns.index(result.outcomes.classifier)
         shares[row, column] = result.success.value
         pixels = f"{result.pixels.value:g}" if math.isfinite(result.pixels.value) else "∞"
-        texts[row][column] = f"{100 * result.success.value:.0f}\n{pixels} px"
-    with heatmap.drawn([heatmap.Grid("success [%], median pixels", rows, columns, shares, texts)]) as figure:
-        png, svg = render(figure)
+        texts[row][column] = f"{100 * result.success.value:.0f} %\n{pixels} px"
+    with heatmap.drawn([heatmap.Grid("success, median of the pixels changed", rows, columns, shares, texts)]) as figure:
+        png, vector = render(figure)
     data = pd.DataFrame(map(_record, found))
     caption = (
         f"Attacks on few pixels of {classifiers[0].dataset}, on the same images for all of them "
         f"({count(data['n'].tolist())} that are classified correctly). Colour and first number: share perturbed with "
-        "success, in percent; second: median number of pixels changed, where a failure counts as infinite. Table: 95 % "
+        "success; second: median number of pixels changed, where a failure counts as infinite. Table: 95 % "
         "intervals, Wilson for shares, bootstrap for medians. "
     )
     known = {(r.outcomes.dataset, r.outcomes.classifier, r.threat.attack) for r in found} & set(seconds or {})
@@ -126,7 +126,9 @@ def draw(classifiers: Sequence[Outcomes], seed: int = 0, seconds: Mapping[Job, f
         f"{r.threat} on {r.outcomes.classifier}: {100 * r.success.value:.0f} %, {r.pixels.value:g} pixels"
         for r in found
     )
-    yield Chart("sparse", "Attacks on few pixels", caption, alt, png, svg, data, SECTION, _table(found, seconds or {}))
+    yield Chart(
+        "sparse", "Attacks on few pixels", caption, alt, png, vector, data, SECTION, _table(found, seconds or {})
+    )
 
 
 def _record(result: Sparse) -> dict[str, Any]:

@@ -82,6 +82,10 @@ def bootstrap(
     may be +inf. The interval is widened to hold the estimate, should it lie outside. Degenerate data give an interval
     of zero width; a single sample has none (NaN).
 
+    Measured coverage of the 95 % interval: medians 93 to 95 % from 50 samples on, also with zeros and infinite values;
+    medians of counts, such as of pixels, nearly 100 %, as the interval ends on values that the data have; areas under
+    the receiver operating characteristic 93 to 96 %. Not for calibration errors: see `resampling.calibration_error`.
+
     Args:
         values: (n,) or (n, k): whole rows are resampled, so a sample's k values stay together (cluster bootstrap).
         statistic: maps (..., n) or (..., n, k) to (...).
@@ -131,7 +135,8 @@ def calibration_error(values: Array, bins: int = 15) -> Array:
 
     Samples fall into equal-width bins of confidence, (0, 1/15], (1/15, 2/15], ...; the error is the mean over samples
     of |accuracy - mean confidence| of their bin. Guo et al., "On calibration of modern neural networks", ICML 2017,
-    equation 3. With few samples a bin it is biased upwards, for every classifier alike.
+    equation 3. With few samples a bin it is biased upwards, for every classifier alike: 300 samples of a perfectly
+    calibrated one give about 0.06.
     """
     confidence, correct = values[..., 0], values[..., 1]
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -168,9 +173,18 @@ def survivors(robust: Sequence[ArrayLike]) -> Array:
 
 
 def difference(
-    first: ArrayLike, second: ArrayLike, statistic: Callable[[Array], Any], level: float = LEVEL, seed: int = 0
+    first: ArrayLike,
+    second: ArrayLike,
+    statistic: Callable[[Array], Any],
+    level: float = LEVEL,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Interval:
-    """statistic(first) - statistic(second) on the same samples, with a paired bootstrap interval.
+    """statistic(first) - statistic(second) on the same samples, with a paired interval.
+
+    Shares of outcomes (0 or 1) get that of `share_difference`, as a bootstrap of few samples that differ is too narrow
+    (62 % coverage where 1 of 50 differs, 91 % where 4 of 200 do); all else a bootstrap: 93 to 96 % in simulations of
+    medians and of mean accuracies over corruptions, 50 to 300 samples.
 
     Args:
         first: (n,) values.
@@ -178,7 +192,11 @@ def difference(
         statistic: `mean` or `median`; two infinite ones differ by 0.
         level: confidence level.
         seed: of the resampling.
+        resamples: number of bootstrap resamples.
     """
+    pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)], axis=-1)
+    if statistic is mean and len(pairs) and np.isin(pairs, (0, 1)).all():
+        return share_difference(pairs[:, 0], pairs[:, 1], level)
 
     def both(pairs: Array) -> Array:
         one, other = statistic(pairs[..., 0]), statistic(pairs[..., 1])
@@ -186,8 +204,27 @@ def difference(
         np.subtract(one, other, out=gap, where=np.asarray(one != other))
         return gap
 
-    pairs = np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)], axis=-1)
-    return bootstrap(pairs, both, level, seed)
+    return bootstrap(pairs, both, level, seed, resamples)
+
+
+def share_difference(first: ArrayLike, second: ArrayLike, level: float = LEVEL) -> Interval:
+    """Difference of the shares of two outcomes of the same samples, with Bonett and Price's adjusted Wald interval.
+
+    Bonett, Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on paired data",
+    Journal of Educational and Behavioral Statistics 37 (2012). It has a width even where no sample differs, and covers
+    too often rather than too seldom there. Widened to hold the estimate, should it lie outside.
+
+    Args:
+        first: (n,) bool, n > 0.
+        second: (n,) bool, of the same samples.
+        level: confidence level.
+    """
+    one, other = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    above, below, n = int(np.sum(one & ~other)), int(np.sum(other & ~one)), len(one)
+    estimate, centre = (above - below) / n, (above - below) / (n + 2)
+    z = float(scipy.stats.norm.ppf((1 + level) / 2))
+    half = z * math.sqrt(((above + below + 2) / (n + 2) - centre**2) / (n + 2))
+    return Interval(estimate, min(max(centre - half, -1.0), estimate), max(min(centre + half, 1.0), estimate))
 
 
 def sign_test(first: ArrayLike, second: ArrayLike) -> float:
@@ -235,7 +272,9 @@ def rank_sets(outcomes: Sequence[ArrayLike]) -> list[tuple[int, int]]:
 
     Classifiers count as apart where McNemar's exact test on their shared samples, Holm-adjusted over all pairs, gives
     p < 0.05. A rank set is 1 + (number significantly better) to count - (number significantly worse): Mogstad, Romano,
-    Shaikh, Wilhelm, "Inference for ranks", Review of Economic Studies 91 (2024).
+    Shaikh, Wilhelm, "Inference for ranks", Review of Economic Studies 91 (2024). All sets together hold the true ranks
+    in 95 % of draws of samples or more; a classifier as good as others has all ranks that these share. Not being told
+    apart is no tie and not transitive: the best may not be apart from one that is apart from the second.
     """
     arrays = [np.asarray(row, dtype=bool) for row in outcomes]
     pairs = [(i, j) for i in range(len(arrays)) for j in range(i)]

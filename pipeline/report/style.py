@@ -1,9 +1,10 @@
-"""One look for all figures: colour stands for the training, line style and marker for the architecture."""
+"""One look for all figures: colour stands for the training, line style for the architecture, the marker for both."""
 
 from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -25,7 +27,7 @@ from pipeline.report.statistics import Interval
 COLOURS: tuple[str, ...] = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 COLOURS += ("#8A8A8A", "#7A3B12", "#5E3C99", "#9ACD32", "#0B4F4A", "#E0218A", "#1F2A6B", "#C2A36B")
 LINES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p", "h")
 PARAMETERS: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -45,14 +47,33 @@ PARAMETERS: Any = {
     "lines.markersize": 4,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.06,  # inches; layouts look after labels of ticks but for half their width
     "svg.hashsalt": "boundary-atlas",
+    "svg.fonttype": "path",  # letters as outlines: the page's reader need not have the font
+    "pdf.fonttype": 42,  # TrueType, embedded: text that can be searched, as publishers ask for
     "text.parse_math": False,  # ids are the user's; a $ in one is no formula
 }
 WIDTH = 9.0
-DPI = 200
+DPI = 160
 LEGEND_LETTER, LEGEND_HANDLE = 0.066, 0.75  # inches of an entry of a legend: a letter, and the sample with its gaps
 LEGEND_ROW, LEGEND_ROWS = 0.19, 3  # inches; rows of a legend for which every figure has room
-CODING = "Colour stands for the training, line style and marker for the architecture."
+SHORT = 22  # letters of an id for which every figure has room
+UNDER, OVER = 0.55, 0.25  # inches below panels and legend apart, for labels and margins; above panels, for titles
+DARKEST = 0.179  # relative luminance below which white letters have more contrast than black ones (WCAG 2)
+CODING = "Colour stands for the training, line style for the architecture, the marker for both; seeds look alike."
+DOTS = "Colour stands for the training, the marker for training and architecture."
+
+
+class Vector(NamedTuple):
+    """A drawing that keeps its sharpness at any size.
+
+    Attributes:
+        svg: for the web, with letters as outlines.
+        pdf: for LaTeX, with its fonts embedded.
+    """
+
+    svg: bytes
+    pdf: bytes
 
 
 class Chart(NamedTuple):
@@ -64,7 +85,7 @@ class Chart(NamedTuple):
         caption: what is shown, of how many images, and what the intervals are.
         alt: the same for those who do not see it.
         png: PNG file.
-        svg: SVG file.
+        vector: SVG and PDF file.
         data: the numbers shown.
         section: of the page, if it does not stand among the figures of its data set.
         table: shown below the figure, if there is one.
@@ -75,10 +96,20 @@ class Chart(NamedTuple):
     caption: str
     alt: str
     png: bytes
-    svg: bytes
+    vector: Vector
     data: pd.DataFrame
     section: str = ""
     table: Table | None = None
+
+    @property
+    def svg(self) -> bytes:
+        """SVG file."""
+        return self.vector.svg
+
+    @property
+    def pdf(self) -> bytes:
+        """PDF file."""
+        return self.vector.pdf
 
 
 @contextmanager
@@ -90,18 +121,21 @@ def canvas(width: float, height: float, layout: Literal["constrained"] | None = 
         yield figure
 
 
-def render(figure: Figure) -> tuple[bytes, bytes]:
-    """The figure as PNG and SVG, without time stamps: equal figures give equal bytes."""
-    files = []
-    for suffix, options in (
-        ("png", {"dpi": DPI, "metadata": {"Software": None}}),
-        ("svg", {"metadata": {"Date": None}}),
-    ):
-        sink = io.BytesIO()
-        figure.savefig(sink, format=suffix, **options)
-        files.append(sink.getvalue())
-        figure.set_layout_engine("none")  # the layout found for the first file serves the second
-    return files[0], files[1]
+def render(figure: Figure) -> tuple[bytes, Vector]:
+    """The figure as PNG and as vector drawing, without time stamps: equal figures give equal bytes."""
+    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, metadata={"Software": None})
+    figure.set_layout_engine("none")  # the layout found for the first file serves the others
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return png.getvalue(), Vector(svg.getvalue(), pdf.getvalue())
+
+
+def ink(shade: Any) -> str:
+    """Black or white, whichever is easier to read on a colour: by contrast as WCAG 2 defines it."""
+    parts = np.asarray(to_rgb(shade))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return "white" if float(linear @ (0.2126, 0.7152, 0.0722)) < DARKEST else "black"
 
 
 class Look:
@@ -119,35 +153,45 @@ class Look:
         return self._keywords(*outcomes.style)
 
     def _keywords(self, training: str, architecture: str) -> dict[str, Any]:
-        number = self.architectures.index(architecture)
+        colour, line = self.trainings.index(training), self.architectures.index(architecture)
         return {
-            "color": COLOURS[self.trainings.index(training) % len(COLOURS)],
-            "linestyle": LINES[number % len(LINES)],
-            "marker": MARKERS[number % len(MARKERS)],
+            "color": COLOURS[colour % len(COLOURS)],
+            "linestyle": LINES[line % len(LINES)],
+            # a marker for each pair, so that no two curves of a panel differ in colour alone
+            "marker": MARKERS[(line * len(self.trainings) + colour) % len(MARKERS)],
         }
 
-    @property
-    def _columns(self) -> int:
+    def _columns(self, width: float) -> int:
+        """Of the legend below a figure of that many inches."""
         # Entries run down the columns, so as many rows as trainings give a column per architecture.
         columns = len(self.architectures) if len(self.styles) > 4 and len(self.architectures) < 5 else 4
-        return min(columns, len(self.styles))
+        entry = LEGEND_LETTER * max(map(len, self._labels), default=0) + LEGEND_HANDLE
+        return max(1, min(columns, len(self.styles), int(width / entry)))  # a narrow figure has room for fewer
+
+    @property
+    def _labels(self) -> list[str]:
+        return [f"{architecture}, {training}" for training, architecture in self.styles]
+
+    def room_of(self, width: float) -> float:
+        """Inches by which a figure of that width grows, lest a long legend leave its panels no height."""
+        return LEGEND_ROW * max(0, math.ceil(len(self.styles) / self._columns(width)) - LEGEND_ROWS)
 
     @property
     def room(self) -> float:
-        """Inches by which a figure grows, lest a long legend leave its panels no height."""
-        return LEGEND_ROW * max(0, math.ceil(len(self.styles) / self._columns) - LEGEND_ROWS)
+        """Inches by which a figure of the common width grows."""
+        return self.room_of(WIDTH)
 
     def ylabel(self, figure: Figure, text: str) -> None:
-        """A label beside the middle of all panels, which `room` pushes upwards."""
-        figure.supylabel(text, fontsize=9, y=0.5 * (1 + self.room / figure.get_figheight()))
+        """A label beside the middle of all panels, above their labels and the legend and below their titles."""
+        rows = math.ceil(len(self.styles) / self._columns(figure.get_figwidth()))
+        below, above = LEGEND_ROW * rows + UNDER, OVER
+        figure.supylabel(text, fontsize=9, y=0.5 + 0.5 * (below - above) / figure.get_figheight())
 
     def legend(self, figure: Figure, **keywords: Any) -> None:
         """A legend of all styles below the panels; the figure's height has to include its `room`."""
         handles = [Line2D([], [], **(self._keywords(*style) | keywords)) for style in self.styles]
-        labels = [f"{architecture}, {training}" for training, architecture in self.styles]
-        entry = LEGEND_LETTER * max(map(len, labels), default=0) + LEGEND_HANDLE
-        columns = max(1, min(self._columns, int(figure.get_figwidth() / entry)))  # a narrow figure has room for fewer
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2)
+        columns = self._columns(figure.get_figwidth())
+        figure.legend(handles, self._labels, loc="outside lower center", ncols=columns, handlelength=3.2)
 
 
 def panels(figure: Figure, count: int, columns: int, **keywords: Any) -> list[Axes]:
@@ -158,9 +202,36 @@ def panels(figure: Figure, count: int, columns: int, **keywords: Any) -> list[Ax
     for spare in axes[count:]:
         spare.set_axis_off()
     if keywords.get("sharex"):
-        for above in axes[max(0, count - across) : count]:  # a panel over a spare one has no axis below it
+        for above in lowest(axes[:count], across):
             above.tick_params(labelbottom=True)
     return axes[:count]
+
+
+def lowest(axes: Sequence[Axes], columns: int) -> Sequence[Axes]:
+    """Panels that need labels below them: the last row, and the one above where a panel of it has none below."""
+    return axes[columns * max(0, len(axes) // columns - 1) :]
+
+
+def beside(names: Sequence[str]) -> float:
+    """Inches by which a figure grows, lest long ids beside its panels leave them no width."""
+    return LEGEND_LETTER * max(0, max(map(len, names), default=0) - SHORT)
+
+
+def wrapped(name: str, letters: int) -> str:
+    """An id in lines of at most that many letters, broken after hyphens and underscores where it can be."""
+    lines = [""]
+    for part in re.findall(r"^[_-]+|[^_-]+[_-]*", name):
+        if lines[-1] and len(lines[-1] + part.rstrip("_-")) > letters:
+            lines.append("")
+        lines[-1] += part
+        while len(lines[-1].rstrip("_-")) > letters:
+            lines[-1:] = [lines[-1][:letters], lines[-1][letters:]]
+    return "\n".join(lines)
+
+
+def veil(count: int) -> float:
+    """Opacity of bands of so many curves: the more, the fainter, so that they do not hide each other."""
+    return min(0.1, 0.6 / count)
 
 
 def dodge(count: int, width: float) -> list[float]:

@@ -15,7 +15,7 @@ from pipeline.report.pagetables import Table, estimate, whole, words
 from pipeline.report.rendering import number
 from pipeline.report.scales import in_a_row, logarithmic, points
 from pipeline.report.statistics import Interval
-from pipeline.report.style import CODING, WIDTH, Chart, Look, canvas, count, dodge, panels, record, render
+from pipeline.report.style import CODING, DOTS, WIDTH, Chart, Look, canvas, count, dodge, panels, record, render
 from pipeline.report.subspaces import COMPLEMENT, FIRST, SECOND, Subspaces, Synthetic
 
 KINDS = {  # (kind, number) -> on the axis, in words
@@ -46,8 +46,9 @@ def margins(shown: Sequence[Subspaces], known: Mapping[str, Synthetic], look: Lo
     found = {s: {kind: s.median(kind, seed) for kind in kinds if kind in s.margins} for s in shown}
     sizes = [known[dataset].epsilon for dataset in datasets if dataset in known]
     across = in_a_row(len(datasets))
-    height = 0.9 + look.room + 2.7 * math.ceil(len(datasets) / across)
-    with canvas(max(5.5, WIDTH * across / 3), height) as figure:
+    width = max(5.5, WIDTH * across / 3)
+    height = 0.9 + look.room_of(width) + 2.7 * math.ceil(len(datasets) / across)
+    with canvas(width, height) as figure:
         axes = panels(figure, len(datasets), across, sharex=True, sharey=True)
         logarithmic(axes[0], [*sizes, *(end for medians in found.values() for v, _ in medians.values() for end in v)])
         for axis, dataset in zip(axes, datasets, strict=True):
@@ -63,15 +64,15 @@ def margins(shown: Sequence[Subspaces], known: Mapping[str, Synthetic], look: Lo
                 _mark(axis, known[dataset].epsilon)
         look.ylabel(figure, "median ℓ₂ margin")
         look.legend(figure, linestyle="none", markersize=5)
-        png, svg = render(figure)
+        png, vector = render(figure)
     measurement = shown[0].measurement
     data = pd.DataFrame([line for s in shown for line in _records(s, found[s], known)])
     words_of = ", ".join(f"{KINDS[kind][1]} ({_dimensions(shown, kind)})" for kind in kinds)
     claim = f"Claims: {CLAIMS['discriminative'][1]}. {CLAIMS['orthogonal'][1]}. " if FIRST in kinds else ""
     dashed = "Dashed: epsilon, the distance of the data from the plane between the classes. " if sizes else ""
     caption = (
-        f"{claim}Median ℓ₂ margin {words_of}; {measurement}, {_samples(found)} (those classified correctly). {dashed}"
-        f"{INTERVALS} Colour stands for the training, marker for the architecture."
+        f"{claim}Median ℓ₂ margin {words_of}; {measurement}, {_samples(found)} (those classified correctly). The axis "
+        f"of margins, in units of the data, is logarithmic. {dashed}{INTERVALS} {DOTS}"
     )
     title = "Margins in subspaces" if FIRST not in kinds else "Margins along and orthogonal to the feature"
     alt = f"{title}, {', '.join(datasets)}. " + "; ".join(
@@ -80,7 +81,7 @@ def margins(shown: Sequence[Subspaces], known: Mapping[str, Synthetic], look: Lo
         for s in shown
     )
     table = _table(shown, kinds, found)
-    return Chart(f"subspaces_{slug(measurement)}", title, caption, alt, png, svg, data, section, table)
+    return Chart(f"subspaces_{slug(measurement)}", title, caption, alt, png, vector, data, section, table)
 
 
 def elasticity(
@@ -103,7 +104,7 @@ def elasticity(
     widest = [(place, (epsilon**2 + rho**2) / rho) for place, rho in enumerate(sizes) if rho]
     own = [(place, rho) for place, rho in enumerate(sizes) if rho]
     names = list(dict.fromkeys(s.outcomes.classifier for s in shown))
-    with canvas(6.5, 4.6 + look.room) as figure:
+    with canvas(6.5, 4.6 + look.room_of(6.5)) as figure:
         axis = panels(figure, 1, 1)[0]
         ends = [end for medians in found.values() for v, _ in medians.values() for end in v]
         logarithmic(axis, [*ends, *(value for _, value in (*widest, *own))])
@@ -121,15 +122,16 @@ def elasticity(
         axis.set_ylabel("median ℓ₂ margin")
         axis.legend(loc="best")
         look.legend(figure, markersize=5)
-        png, svg = render(figure)
+        png, vector = render(figure)
     datasets = list(dict.fromkeys(s.outcomes.dataset for s in shown))
     data = pd.DataFrame([line for s in shown for line in _records(s, found[s], known)])
     caption = (
         f"Claim: {CLAIMS['elasticity'][1]}. Filled: median ℓ₂ margin along the second feature; hollow: in random "
         f"subspaces ({_dimensions(shown, COMPLEMENT)}) orthogonal to both features; {', '.join(datasets)}, which "
-        f"differ in rho alone (epsilon = {epsilon:g}), {_samples(found)} (those classified correctly). Dashed: rho; "
-        "dotted: the margin along the second feature of the linear classifier of widest margin, (epsilon² + rho²) / "
-        f"rho, which has no reason to go near rho. {INTERVALS} {CODING}"
+        f"differ in rho alone (epsilon = {epsilon:g}), {_samples(found)} (those classified correctly). The axis of "
+        "margins, in units of the data, is logarithmic. Dashed: rho; dotted: the margin along the second feature of "
+        "the linear classifier of widest margin, (epsilon² + rho²) / rho, which has no reason to go near rho. "
+        f"{INTERVALS} {CODING}"
     )
     title = "Margin along a second feature"
     alt = f"{title} of size {', '.join(f'{rho:g}' for rho in sizes)}. " + "; ".join(
@@ -138,7 +140,7 @@ def elasticity(
         if SECOND in found[s]
     )
     name = f"elasticity_{slug(datasets[0])}_{slug(shown[0].measurement)}"
-    return Chart(name, title, caption, alt, png, svg, data, section, _table(shown, kinds, found))
+    return Chart(name, title, caption, alt, png, vector, data, section, _table(shown, kinds, found))
 
 
 def _mark(axis: Axes, epsilon: float) -> None:

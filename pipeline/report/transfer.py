@@ -16,6 +16,7 @@ from pipeline.report.pagetables import Cell, Table, estimate, whole, words
 from pipeline.report.style import Chart, count, render
 
 SECTION = "Transfer"
+FEW = 30  # images below which the number stands in the cell
 IMAGE = ["attack", "source", "sample"]
 
 
@@ -98,23 +99,28 @@ def _matrix(rows: pd.DataFrame, classifiers: Sequence[Outcomes], name: str) -> C
     sources = [*targets, *sorted(set(data["source"]) - set(targets))]
     wide = data.pivot_table(index="source", columns="target", values="share", dropna=False)
     shares = wide.reindex(index=sources, columns=targets).to_numpy(dtype=float)
-    texts = [["–" if math.isnan(v) else f"{100 * v:.0f}" for v in line] for line in shares]
+    sizes = data.pivot_table(index="source", columns="target", values="n", dropna=False)
+    sizes = sizes.reindex(index=sources, columns=targets).fillna(0).astype(int)
+    texts = [
+        ["–" if math.isnan(share) else f"{100 * share:.0f}" + (f"\nn = {n}" if n < FEW else "") for share, n in pair]
+        for pair in (zip(*line, strict=True) for line in zip(shares, sizes.to_numpy().tolist(), strict=True))
+    ]
     own = [(place, place) for place in range(len(targets))]
     title = f"{threat}: images that fool [%]"
     grid = heatmap.Grid(title, sources, targets, shares, texts, own)
     with heatmap.drawn([grid], "made on (source)", "measured on (target)") as figure:
-        png, svg = render(figure)
+        png, vector = render(figure)
     pairs = data[(data["source"] != data["target"]) & (data["n"] > 0)]
-    sizes = count(pairs["n"].tolist()) if len(pairs) else "none"
+    counted = count(pairs["n"].tolist()) if len(pairs) else "none"
     caption = (
         f"Transfer of {threat} on {first['dataset']}: share of the images made on one classifier (row) that another "
         "(column) misclassifies, in percent. Counted are images that both classify correctly when clean and on which "
-        f"the attack succeeded on its own classifier ({sizes} a pair). Framed: the attack's success on its own "
-        "classifier, of the images that this classifies correctly. Darker is more; –: no image to count. 95 % Wilson "
-        "intervals of all pairs stand in the file of numbers."
+        f"the attack succeeded on its own classifier ({counted} a pair; written where below {FEW}). Framed: the "
+        "attack's success on its own classifier, of the images that this classifies correctly. Darker is more; –: no "
+        "image to count. 95 % Wilson intervals of all pairs stand in the file of numbers."
     )
     alt = f"Heat map of {len(sources)} sources by {len(targets)} targets. " + _extremes(pairs)
-    return Chart(name, f"Transfer of {threat}", caption, alt, png, svg, data, SECTION, _table(rows, data, targets))
+    return Chart(name, f"Transfer of {threat}", caption, alt, png, vector, data, SECTION, _table(rows, data, targets))
 
 
 def _extremes(pairs: pd.DataFrame) -> str:

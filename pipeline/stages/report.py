@@ -1,4 +1,4 @@
-"""report: tables -> figures, leaderboard and one self-contained page."""
+"""report: tables -> figures, leaderboards, claims and pages."""
 
 from __future__ import annotations
 
@@ -14,9 +14,22 @@ import pyarrow.parquet as pq
 
 from pipeline import store
 from pipeline.contracts import KEYS, UserError, canonical
-from pipeline.report import baseline, claimtable, comparisons, gallery, outcomes, profile, rendering, sections, site
+from pipeline.report import (
+    baseline,
+    boards,
+    cards,
+    claimtable,
+    comparisons,
+    explorer,
+    gallery,
+    outcomes,
+    paths,
+    profile,
+    rendering,
+    sections,
+    site,
+)
 from pipeline.report import figures as drawing
-from pipeline.report import leaderboard as ranking
 from pipeline.report.leaderboard import Board
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.sparse import Job
@@ -29,25 +42,24 @@ ALL = "all"  # stands for the data set in the names of figures across data sets
 def report(
     *,
     tables: Mapping[str, Path],
-    figures: Path,
-    page: Path,
-    leaderboard: Path,
+    out: Path,
     title: str = "Boundary Atlas",
     seed: int = 0,
     spec: Mapping[str, Any] | None = None,
     benchmarks: Path | None = None,
 ) -> None:
-    """Turn the collected tables into figures, leaderboard, claims and page. Equal tables give equal bytes.
+    """Turn the collected tables into figures, leaderboards, claims and pages. Equal tables give equal bytes.
 
     Args:
         tables: kind of measurement -> Parquet file of collect; missing and empty ones are left out. `selftest`: the
             table of the self-test.
-        figures: folder; `{dataset}_{figure}` as .png and .svg, with its numbers as .csv; across data sets
-            `all_{figure}`.
-        page: HTML file.
-        leaderboard: path without suffix; .parquet, .csv, .md and .html are made; beside it claims.csv, claims.md and
-            profile.parquet, in which everything that was measured of a sample stands in one row.
-        title: heading of the page.
+        out: folder for `report/`, its pages, of which `index.html` is the first; `figures/{dataset}_{figure}` as .png,
+            .svg and .pdf, with the numbers as .csv and the caption as .rst, across data sets `all_{figure}`, and
+            `figures/index.csv`, a list of them; `leaderboard` and `leaderboards/{dataset}/{board}` as .parquet, .csv,
+            .md, .tex and .html; numbers.parquet and numbers.csv, which name the rows behind each number;
+            claims.csv and claims.md; profile.parquet, in which everything that was measured of a sample stands in one
+            row.
+        title: heading of the pages.
         seed: of the bootstrap.
         spec: the config: shown on the page, and says which method an id stands for, how data sets are related, and
             what the mCE divides by.
@@ -62,35 +74,63 @@ def report(
     classifiers = outcomes.gather(frames)
     if wrong := baseline.mistake(spec, classifiers):
         raise UserError(wrong)
-    board = ranking.build(classifiers, seed, spec)
-    charts = _charts(frames, classifiers, board, spec, seed, _seconds(benchmarks))
+    found = boards.everything(frames, classifiers, seed, spec)
+    charts = _charts(frames, classifiers, found, spec, seed, _seconds(benchmarks))
     claims = claimtable.ordered(sections.claims(frames, classifiers, spec, seed))
-    for pairs in charts.values():
+    joined = profile.joined(frames, classifiers)
+    origin = canonical({"tables": {source.kind: source.sha256 for source in sources}, "seed": seed, "spec": spec})
+    _figures(charts, out / "figures")
+    _boards(found, out, title, origin)
+    _write(out / "claims.csv", claimtable.to_csv(claims))
+    _write(out / "claims.md", claimtable.to_markdown(claims))
+    _write(out / "profile.parquet", _profile(joined, origin))
+    pages = explorer.pages(tables=frames, classifiers=classifiers, profile=joined, config=spec, title=title)
+    samples = {dataset: paths.samples(dataset) for dataset in outcomes.datasets(classifiers)}
+    common: dict[str, Any] = {
+        "title": title,
+        "classifiers": classifiers,
+        "boards": found,
+        "comparisons": comparisons.compare(classifiers, seed),
+        "charts": charts,
+        "claims": claims,
+        "seed": seed,
+    }
+    shown = {dataset: path for dataset, path in samples.items() if path in pages}
+    pages |= cards.pages(tables=frames, sources=sources, config=spec, **common)
+    # The first page comes last: when it is there, what it links to is.
+    pages[paths.INDEX] = site.page(selftest=selftest, tables=sources, spec=spec, samples=shown, **common)
+    for name, text in pages.items():
+        _write(out / "report" / name, text)
+
+
+def _figures(charts: Mapping[str, Sequence[tuple[str, Chart]]], folder: Path) -> None:
+    rows = []
+    for dataset, pairs in charts.items():
         for name, chart in pairs:
-            _write(figures / f"{name}.png", chart.png)
-            _write(figures / f"{name}.svg", chart.svg)
-            _write(figures / f"{name}.csv", chart.data.to_csv(index=False, lineterminator="\n").encode())
-    origin = {"tables": {source.kind: source.sha256 for source in sources}, "seed": seed, "spec": spec}
-    _write(leaderboard.with_name(f"{leaderboard.name}.parquet"), rendering.to_parquet(board, canonical(origin)))
-    _write(leaderboard.with_name(f"{leaderboard.name}.csv"), rendering.to_csv(board).encode())
-    _write(leaderboard.with_name(f"{leaderboard.name}.md"), rendering.to_markdown(board).encode())
-    _write(leaderboard.with_name(f"{leaderboard.name}.html"), site.leaderboard_page(board, title).encode())
-    _write(leaderboard.with_name("claims.csv"), claimtable.to_csv(claims).encode())
-    _write(leaderboard.with_name("claims.md"), claimtable.to_markdown(claims).encode())
-    _write(leaderboard.with_name("profile.parquet"), _profile(profile.joined(frames, classifiers), canonical(origin)))
-    text = site.page(
-        title=title,
-        classifiers=classifiers,
-        board=board,
-        comparisons=comparisons.compare(classifiers, seed),
-        charts=charts,
-        claims=claims,
-        selftest=selftest,
-        tables=sources,
-        seed=seed,
-        spec=spec,
-    )
-    _write(page, text.encode())
+            for suffix in ("png", "svg", "pdf"):
+                _write(folder / f"{name}.{suffix}", getattr(chart, suffix))
+            _write(folder / f"{name}.csv", chart.data.to_csv(index=False, lineterminator="\n"))
+            _write(folder / f"{name}.rst", re.sub(r"([^\w\s])", r"\\\1", chart.caption) + "\n")  # no markup of ids
+            rows.append((name, dataset, chart.section or "Overview", chart.title, chart.caption))
+    columns = ["figure", "dataset", "section", "title", "caption"]
+    _write(folder / "index.csv", pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n"))
+
+
+def _boards(found: Sequence[Board], out: Path, title: str, origin: str) -> None:
+    def write(board: Board, path: Path, root: str) -> None:
+        _write(path.with_name(f"{path.name}.parquet"), rendering.to_parquet(board, origin))
+        _write(path.with_name(f"{path.name}.csv"), rendering.to_csv(board))
+        _write(path.with_name(f"{path.name}.md"), rendering.to_markdown(board))
+        _write(path.with_name(f"{path.name}.tex"), rendering.to_latex(board))
+        _write(path.with_name(f"{path.name}.html"), site.leaderboard_page(board, title, root))
+
+    write(found[0], out / "leaderboard", "report/")
+    for board in found:
+        for dataset in dict.fromkeys(board.table["dataset"]):
+            write(boards.of(board, dataset), out / "leaderboards" / paths.safe(dataset) / board.name, "../../report/")
+    numbers = boards.numbers(found)
+    _write(out / "numbers.csv", numbers.to_csv(index=False, lineterminator="\n"))
+    _write(out / "numbers.parquet", _parquet(numbers, origin, boards.MEANINGS))
 
 
 def _read(tables: Mapping[str, Path]) -> tuple[dict[str, pd.DataFrame], list[site.Source]]:
@@ -106,19 +146,20 @@ def _read(tables: Mapping[str, Path]) -> tuple[dict[str, pd.DataFrame], list[sit
 def _charts(
     frames: Mapping[str, pd.DataFrame],
     classifiers: Sequence[Outcomes],
-    board: Board,
+    ranked: Sequence[Board],
     spec: Mapping[str, Any] | None,
     seed: int,
     seconds: Mapping[Job, float],
 ) -> dict[str, list[tuple[str, Chart]]]:
     """Data set -> (name of the files, figure), those across data sets under "" at the end."""
     found = {}
+    further = [board for board in ranked if board.name == "geometry"]
     for dataset in outcomes.datasets(classifiers):
         members = outcomes.shared(classifiers, dataset)
-        found[dataset] = list(drawing.draw(members, board, classifiers, seed, seconds, spec))
+        found[dataset] = list(drawing.draw(members, ranked[0], classifiers, seed, seconds, spec, further))
         found[dataset] += sections.draw(frames, members, classifiers, dataset, seed)
         if "gallery" in frames:
-            found[dataset] += gallery.draw(frames["gallery"][frames["gallery"]["dataset"] == dataset])
+            found[dataset] += gallery.draw(frames["gallery"][frames["gallery"]["dataset"] == dataset], members)
     found[""] = list(sections.draw_across(frames, classifiers, spec, seed))
     names: set[str] = set()
     return {dataset: [(_name(dataset or ALL, chart, names), chart) for chart in own] for dataset, own in found.items()}
@@ -134,13 +175,8 @@ def _name(dataset: str, chart: Chart, taken: set[str]) -> str:
 
 
 def _profile(frame: pd.DataFrame, metadata: str) -> bytes:
-    """Parquet with what the fields mean, and `metadata` under the file's key."""
     meanings = {name: column.meaning for name, column in KEYS.items()} | profile.meanings(frame)
-    table = pa.Table.from_pandas(frame.astype({"seed": "Int64"}), preserve_index=False)
-    fields = [field.with_metadata({"meaning": meanings[field.name]}) for field in table.schema]
-    sink = io.BytesIO()
-    pq.write_table(table.cast(pa.schema(fields, metadata={store.KEY: metadata})), sink)
-    return sink.getvalue()
+    return _parquet(frame.astype({"seed": "Int64"}), metadata, meanings)
 
 
 def _seconds(benchmarks: Path | None) -> dict[Job, float]:
@@ -154,6 +190,15 @@ def _seconds(benchmarks: Path | None) -> dict[Job, float]:
     return found
 
 
-def _write(path: Path, content: bytes) -> None:
+def _parquet(frame: pd.DataFrame, metadata: str, meanings: Mapping[str, str] | None = None) -> bytes:
+    """Parquet with what the fields mean, and `metadata` under the file's key."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    fields = [field.with_metadata({"meaning": meanings[field.name]}) if meanings else field for field in table.schema]
+    sink = io.BytesIO()
+    pq.write_table(table.cast(pa.schema(fields, metadata={store.KEY: metadata})), sink)
+    return sink.getvalue()
+
+
+def _write(path: Path, content: str | bytes) -> None:
     with store.atomic(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

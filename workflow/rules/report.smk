@@ -33,18 +33,58 @@ rule report:
         PLAN.targets("collect") + PLAN.selftest_table(),
     output:
         # What is marked by report() appears in `snakemake --report`.
-        page=report(f"{RESULTS}/report/index.html", category="Report"),
+        site=report(
+            directory(f"{RESULTS}/report"),
+            htmlindex="index.html",
+            category="Report",
+            labels={"page": "the whole report"},
+            caption="../report/site.rst",
+        ),
         figures=report(
             directory(f"{RESULTS}/figures"),
             patterns=["{figure}.png"],
             category="Figures",
-            labels={"figure": "{figure}"},
+            subcategory=captions.section(PLAN.results / "figures"),
+            labels=captions.labels(PLAN.results / "figures"),
+            caption="../report/figure.rst",
         ),
-        claims=multiext(f"{RESULTS}/claims", ".csv", ".md"),
-        profile=f"{RESULTS}/profile.parquet",
-        leaderboard=multiext(f"{RESULTS}/leaderboard", ".parquet", ".csv", ".md"),
-        board=report(f"{RESULTS}/leaderboard.html", category="Leaderboard"),
-        provenance=report(f"{RESULTS}/provenance.txt", category="Provenance"),
+        leaderboards=report(
+            directory(f"{RESULTS}/leaderboards"),
+            patterns=["{of}/{board}.html"],
+            category="Leaderboards",
+            labels={"leaderboard": "{board}", "data set": "{of}"},
+            caption="../report/leaderboard.rst",
+        ),
+        leaderboard=multiext(
+            f"{RESULTS}/leaderboard", ".parquet", ".csv", ".md", ".tex"
+        ),
+        board=report(
+            f"{RESULTS}/leaderboard.html",
+            category="Leaderboards",
+            labels={"leaderboard": "overall", "data set": "all"},
+            caption="../report/leaderboard.rst",
+        ),
+        numbers=report(
+            f"{RESULTS}/numbers.csv",
+            category="Tables",
+            labels={"table": "every number and the rows behind it"},
+            caption="../report/numbers.rst",
+        ),
+        claims=report(
+            f"{RESULTS}/claims.csv",
+            category="Tables",
+            labels={"table": "claims of the papers"},
+            caption="../report/claims.rst",
+        ),
+        others=multiext(
+            f"{RESULTS}/", "numbers.parquet", "claims.md", "profile.parquet"
+        ),
+        provenance=report(
+            f"{RESULTS}/provenance.txt",
+            category="Provenance",
+            labels={"file": "what made every file"},
+            caption="../report/provenance.rst",
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -62,14 +102,12 @@ rule report:
         code=PLAN.code("report", {}),
         selftest=PLAN.selftest_code() if PLAN.selftest_table() else "",
         origin=PLAN.origin("report", {}),
-        leaderboard=lambda wildcards, output: output.leaderboard[0].removesuffix(
-            ".parquet"
-        ),
+        results=RESULTS,
         # No input, as seconds are no result: new ones alone are no reason to make the page again.
         benchmarks=f"{RESULTS}/benchmarks",
     message:
-        "report: figures, leaderboard, claims and page"
+        "report: figures, leaderboards, claims and pages"
     shell:
-        "{PYTHON:q} -m pipeline report --tables {input:q} --figures {output.figures:q} --page {output.page:q}"
-        " --leaderboard {params.leaderboard:q} --spec {params.spec:q} --title {params.title:q} --seed {params.seed} --benchmarks {params.benchmarks:q} --code {params.code} > {log:q} 2>&1"
+        "{PYTHON:q} -m pipeline report --tables {input:q} --out {params.results:q} --spec {params.spec:q}"
+        " --title {params.title:q} --seed {params.seed} --benchmarks {params.benchmarks:q} --code {params.code} > {log:q} 2>&1"
         " && {PYTHON:q} -m pipeline provenance {output.leaderboard[0]:q} --all > {output.provenance:q} 2>> {log:q}"
