@@ -1,4 +1,4 @@
-"""Command line: a sub-command a stage, `methods`, `selftest`. The user's mistakes end with one line, exit code 2."""
+"""Command line: a sub-command a stage, and a few more. A mistake of the user ends with one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -69,6 +69,13 @@ def _minutes(text: str) -> float:
     return value
 
 
+def _level(text: str) -> float:
+    value = _minutes(text)
+    if not 0.5 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0.5 to below 1, given {text}")
+    return value
+
+
 def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The command line. Only the help of a stage lists its methods, for which all their sources have to be read."""
     shown = set(arguments) if {"-h", "--help"} & set(arguments) else set()
@@ -97,6 +104,24 @@ def parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     provenance.add_argument("file", type=Path, help="safetensors or Parquet file of any stage, or a file of the report")
     provenance.add_argument("--all", dest="every", action="store_true", help="also its inputs, theirs, and so on")
     provenance.add_argument("--json", dest="as_json", action="store_true", help="for programs, with all the metadata")
+    compare = commands.add_parser(
+        "compare",
+        help="say what changed between two folders of results, and whether for the worse",
+        description="Compares two folders of results; exit code 1 if the second is worse, or lacks something.",
+    )
+    compare.add_argument("before", type=Path, help="folder of results, the reference")
+    compare.add_argument("after", type=Path, help="folder of results that is compared with it")
+    pair_help = "ids of a renamed classifier; may be given several times"
+    compare.add_argument("--pair", dest="pairs", action="append", default=[], metavar="OLD=NEW", help=pair_help)
+    only_help = "only numbers of this name, such as 'clean_*'; may be given several times"
+    compare.add_argument("--only", action="append", default=[], metavar="PATTERN", help=only_help)
+    tolerance_help = "loss that is none: absolute for shares (0.01: one point), relative for others (default 0)"
+    compare.add_argument("--tolerance", type=_minutes, default=0.0, help=tolerance_help)
+    compare.add_argument("--level", type=_level, default=0.95, help="of intervals and tests (default 0.95)")
+    missing_help = "what the second one lacks is no regression"
+    compare.add_argument("--allow-missing", action="store_true", help=missing_help)
+    compare.add_argument("--markdown", type=Path, metavar="FILE", help="write the comparison as Markdown, too")
+    compare.add_argument("--json", type=Path, metavar="FILE", help="write all numbers as JSON, too")
     selftest = commands.add_parser(
         "selftest",
         help="check that classifiers which hide their gradients are flagged, and sound ones are not",
@@ -154,9 +179,9 @@ def _paths(command: argparse.ArgumentParser, stage: str) -> None:
             required=True,
             help="Parquet files of collect or selftest; the name is the kind",
         )
-        add("--figures", type=Path, required=True, help="folder for the figures and their data")
-        add("--page", type=Path, required=True, help="the HTML page")
-        add("--leaderboard", type=Path, required=True, help="path without suffix; the claims are put beside it")
+        data_help = "files that prepare wrote, which name the classes; without them classes are numbers"
+        add("--data", type=Path, nargs="*", default=[], help=data_help)
+        add("--out", type=Path, required=True, help="the folder for report/, figures/, leaderboards/ and the rest")
         add("--spec", type=_mapping, default=None, help="the config, JSON or YAML or @file, shown on the page")
         add("--title", default="Boundary Atlas", help="heading of the page")
         add("--seed", type=int, default=0, help="seed of the bootstrap")
@@ -169,7 +194,7 @@ def _run(stage: str, given: dict[str, Any]) -> None:
     expected = given.pop("code")
     if stage == "report":
         given["tables"] = {path.stem: path for path in given["tables"]}
-        outputs = [given["page"], given["leaderboard"]]
+        outputs = [given["out"] / "leaderboard.parquet"]
     else:
         given["spec"] = specs.complete(stage, given["spec"])
         outputs = [given["out"], *([given["history"]] if given.get("history") else [])]
@@ -207,8 +232,22 @@ def _selftest(out: Path | None, code: str | None) -> int:
     return 0 if all(row.right for row in rows) else 1
 
 
+def _compare(markdown: Path | None, json: Path | None, **given: Any) -> int:
+    from pipeline.compare import comparing, showing
+
+    found = comparing.compare(given.pop("before"), given.pop("after"), **given)
+    for path, written in ((markdown, showing.markdown), (json, showing.to_json)):
+        if path is not None:
+            try:
+                path.write_text(written(found), encoding="utf-8")
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    print(showing.text(found))
+    return int(found.regression)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run a stage, show the methods or run the self-test; 0 on success, 1 if that fails, 2 on a user's mistake."""
+    """Run a stage or another command; 0 on success, 1 if the self-test or a comparison fails, 2 on a user's mistake."""
     arguments = sys.argv[1:] if arguments is None else arguments
     given = vars(parser(arguments).parse_args(arguments))
     stage = given.pop("stage")
@@ -217,6 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
             _show_methods(**given)
         elif stage == "selftest":
             return _selftest(**given)
+        elif stage == "compare":
+            return _compare(**given)
         elif stage == "provenance":
             _show_provenance(**given)
         else:

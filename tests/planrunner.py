@@ -62,7 +62,8 @@ class _Run:
         _call(
             "report",
             {
-                "tables": {path.stem: path for _, path in files},
+                "tables": {path.stem: path for stage, path in files if stage == "collect"},
+                "data": [path for stage, path in files if stage == "prepare"],
                 "out": plan.results,
                 "spec": json.loads(plan.shown()),
                 "title": plan.config["title"],

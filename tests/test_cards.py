@@ -391,6 +391,22 @@ def test_confusions():
     assert lines[2] == ["images perturbed by df", "8", *(f"{label} → 5 ({n})" for label, n in counted(fooled))]
 
 
+def test_classes_are_called_by_their_names(made, tables):
+    names = ["cat", "dog", "bird", "c3", "c4", HOSTILE, "c6", "truck"]
+    pages, _ = make(tables, made[1], classes={"digits": names})
+    text = page_of(pages, "digits", "net--robust--0")
+    seen = words(section(text, '<h2 id="mistakes">'))
+    assert "cat → truck (1)" in seen and "cat → truck (6)" in seen and f"dog → {HOSTILE} (3)" in seen
+    assert f"dog → {HOSTILE} , ℓ₂ 0.250" in seen and "class bird" in seen and "bird → bird" in seen
+    assert not re.search(r"\d → \d", seen) and HOSTILE not in text
+    for classes in (None, {"digits": [str(i) for i in range(10)]}):
+        again, _ = make(tables, made[1], classes=classes)
+        part = section(page_of(again, "digits", "net--robust--0"), '<h2 id="mistakes">')
+        assert part == section(page_of(made[0], "digits", "net--robust--0"), '<h2 id="mistakes">')
+    other = page_of(pages, "colours", "net--standard--0")
+    assert "0 → 7 (1)" in words(other), "a data set without names"
+
+
 def counted(labels):
     counts = pd.Series(labels).value_counts()
     return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

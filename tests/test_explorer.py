@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.report import explorer, explorer_album, explorer_samples, gallery, outcomes, paths, profile
+from pipeline.report import explorer, explorer_album, explorer_samples, gallery, outcomes, path_examples, paths, profile
+from pipeline.report.classes import have_names, named, shortened
 from pipeline.report.pictures import extent, image, magnification, norms, pictures
 
 HOSTILE = ("</script><img src=x onerror=alert(1)>", "../..", 'a "b" c\'d', "größe/七/#%2F&amp;", "{{ 1 }}--0")
@@ -355,3 +356,69 @@ def test_figures_name_the_norm_of_the_attack_and_what_they_show():
     assert np.allclose(merged["linf_x"], merged["linf_y"].astype(float))
     (alone,) = gallery.draw(tables["gallery"])
     assert "ℓ₂ norm" in alone.caption
+
+
+CLASSES = ["plane", "car", "bird", "cat", "deer", "dog", "frog", HOSTILE[0], "$x_1^2$" + " long" * 20, "truck"]
+
+
+def make_named(classes):
+    tables = make_tables()
+    classifiers = outcomes.gather(tables)
+    given = {"tables": tables, "classifiers": classifiers, "profile": profile.joined(tables, classifiers)}
+    return explorer.pages(**given, config=None, title="", classes=classes)[paths.samples("d")]
+
+
+def test_classes_are_called_by_their_names():
+    text = make_named({"d": CLASSES, "e": ["other"] * 10})
+    page = Page(text)
+    cells = [text for _, text in page.all("td", data_attack="0")]
+    assert f"already {HOSTILE[0]}, ℓ₂ 0" in cells[0] and f"cat → {CLASSES[8]}, ℓ₂ 0.0800" in cells[1]
+    assert "not found, stays cat" in [text for _, text in page.all("td", data_attack="1")][1]
+    assert {sample["label"] for sample in page.data} == {"cat"}
+    assert "True class: cat." in page.all("section")[0][1]
+    assert f"{HOSTILE[0]} (50.0 %), wrong" in page.all("section")[0][1]
+    assert "Classes are numbers" not in text and "“cat → dog”" in text and HOSTILE[0] not in text
+    assert "onerror" not in {name for _, attributes, _ in page.elements for name in attributes}
+
+
+def test_without_names_classes_are_numbers():
+    text = make_named(None)
+    assert "Classes are numbers, from 0" in text and "“cat → dog”" not in text
+    for classes in ({}, {"e": CLASSES}, {"d": [str(i) for i in range(10)]}, {"d": []}):
+        assert make_named(classes) == text
+    some = make_named({"d": CLASSES[:4]})  # tables of more classes than have names
+    assert "cat → 8" in some
+
+
+def test_names_of_classes():
+    call = named({"d": ["cat", " ", "2"]}, "d")
+    assert [call(i) for i in (0, 1, 2, 3, -1)] == ["cat", "1", "2", "3", "-1"]
+    assert have_names({"d": ["0", "cat"]}, "d") and have_names({"d": ["1", "0"]}, "d")
+    assert not have_names({"d": ["0", " ", "2"]}, "d") and not have_names({"d": ["cat"]}, "e")
+    assert [shortened(text, 5) for text in ("horse", "horses", "a bc def")] == ["horse", "hors…", "a bc…"]
+
+
+def test_figures_call_classes_by_their_names(monkeypatch):
+    kept = []
+    original = gallery.render
+    monkeypatch.setattr(gallery, "render", lambda figure: (kept.append(figure), original(figure))[1])
+    rows = make_tables(attacks=("pgd",))["gallery"]
+    (chart,), (figure,) = list(gallery.draw(rows, classes={"d": CLASSES})), kept
+    above = [axis.get_title() for axis in figure.axes]
+    assert {"cat", "$x_1^2$ long…"} <= set(above) and "3" not in above and "8" not in above
+    assert max(map(len, above)) <= gallery.LETTERS_OF_NAME
+    assert not any(axis.title.get_parse_math() for axis in figure.axes)
+    assert "s1, class cat" in [text.get_text() for text in figure.texts]
+    assert set(chart.data["prediction"]) <= {3, 7, 8}, "numbers, as in the tables"
+    (numbers,) = gallery.draw(rows)
+    assert numbers.png != chart.png
+    (digits,) = gallery.draw(rows, classes={"d": [str(i) for i in range(10)]})
+    assert digits.png == numbers.png
+
+
+def test_paths_call_classes_by_their_names():
+    row = {"kind": "perturbed", "class": 3, "partner_class": 8}
+    assert path_examples._heading(row, str) == "class 3, and a 8 perturbed into it"
+    call = named({"d": CLASSES}, "d")
+    assert path_examples._heading(row, call) == "class cat, and $x_1^2$ lo… perturbed into it"
+    assert path_examples._heading({**row, "kind": "image"}, call) == "two images of class cat"

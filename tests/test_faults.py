@@ -24,7 +24,6 @@ pytestmark = needs_processes
 
 NET = "{method: standard, model: mlp, model_options: {width: 4}, options: {epochs: 1}}"
 SPLIT = "{source: digits, train_size: 40, evaluation: 12"
-REPORT = ("--figures", "figures", "--page", "page.html", "--leaderboard", "leaderboard")
 
 
 def command(stage: str, out: str, **given: str) -> list[str]:
@@ -39,8 +38,8 @@ def command(stage: str, out: str, **given: str) -> list[str]:
         "measure": ["measure", "--spec", "{method: accuracy, clean: true}", *net, *data,
                     "--views", given.get("view", "attack.safetensors")],
         "collect": ["collect", "--spec", "{kind: accuracy}", "--tables", given.get("table", "measure.parquet")],
-        "report": ["report", *REPORT, "--tables", given.get("table", "accuracy.parquet")],
-    }[stage] + ([] if stage == "report" else ["--out", out])  # fmt: skip
+        "report": ["report", "--tables", given.get("table", "accuracy.parquet")],
+    }[stage] + ["--out", out]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
     path = folder / file
     whole = path.read_bytes()
     before = {each.name for each in folder.iterdir()}
-    out = "out.parquet" if stage in ("measure", "collect") else "out.safetensors"
+    out = {"measure": "out.parquet", "collect": "out.parquet", "report": "."}.get(stage, "out.safetensors")
     half = len(whole) // 2
     flipped = bytearray(whole)
     header = 8 + int.from_bytes(whole[:8], "little") if path.suffix == ".safetensors" else 4

@@ -64,7 +64,8 @@ MAY_IMPORT = {
     # stages by name, as on the command line
     "selftest": {"contracts", "codedigest", "registry", "specs", "store", "report.outcomes"},
     "provenance": {"contracts", "specs", "store", "selftest"},
-    "commandline": {"contracts", "outputlock", "registry", "specs", "reference", "selftest", "provenance"},
+    "compare": {"contracts", "report", "stages.tables", "store"},
+    "commandline": {"compare", "contracts", "outputlock", "registry", "specs", "reference", "selftest", "provenance"},
     "__main__": {"client", "commandline"},
     "client": set(),
     "server": {"client", "commandline"},
@@ -87,7 +88,7 @@ HEAVY = {
     },
     "torchvision": {"datasets", "transforms"},
     "timm": {"models", "training", "transforms.augmix"},
-    "pandas": {"report", "stages", "selftest"},
+    "pandas": {"compare", "report", "stages", "selftest"},
     "pyarrow": {"report", "stages", "store", "datasets"},
     "matplotlib": {"report"},
     "foolbox": {"attacks"},
@@ -147,6 +148,7 @@ def test_workflow_uses_the_light_modules_alone() -> None:
         "from pipeline.stages.collect import collect",
         "from pipeline.stages.prepare import prepare",
         "import pipeline.server, pipeline.stages.download",
+        "import pipeline.compare.comparing, pipeline.compare.showing",
     ],
 )
 def test_light_parts_import_neither_torch_nor_timm(statement: str) -> None:

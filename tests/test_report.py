@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import store
+from pipeline.commandline import main
 from pipeline.contracts import UserError
 from pipeline.report import comparisons, leaderboard, outcomes
 from pipeline.stages.report import report
@@ -378,3 +380,64 @@ def test_a_data_set_without_accuracy_beside_one_with_it(tmp_path):
     files = run(tmp_path / "out", write(tmp_path / "tables", frames))
     assert "figures/d_overview.png" in files and "figures/e_overview.png" not in files
     assert "figures/e_margins.png" in files
+
+
+def prepared(path, dataset, classes, stage="prepare"):
+    """A file as prepare writes it; the report reads its metadata alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    meta = store.provenance(stage, {"dataset": dataset, "split": "evaluation"}, "code", {}) | {"classes": classes}
+    store.write_tensors(path, {"labels": np.zeros(1)}, meta)
+    return path
+
+
+def test_classes_are_called_as_the_data_name_them(tmp_path):
+    """The gallery turns class 1 into class 0: on pages `dog → cat` where the data name them, else `1 → 0`."""
+    key = keys("digits", "a", "standard"), keys("animals", "a", "standard")
+    frames = {"accuracy": [], "gallery": []}
+    for each in key:
+        frames["accuracy"] += accuracy(each, [True, False])
+        frames["gallery"] += gallery(each, 1)
+    tables = write(tmp_path / "tables", {kind: pd.DataFrame(rows) for kind, rows in frames.items()})
+    numbers = run(tmp_path / "numbers", tables)
+    digits = prepared(tmp_path / "digits.safetensors", "digits", ["0", "1"])
+    assert run(tmp_path / "digits", tables, data=[digits]) == numbers, "names that are numbers change nothing"
+    animals = prepared(tmp_path / "animals.safetensors", "animals", ["cat", "dog"])
+    names = run(tmp_path / "names", tables, data=[digits, animals, animals])
+    changed = {name for name in names if names[name] != numbers[name]}
+    pages = {"report/samples/animals.html", "report/classifiers/animals/a--standard--0.html"}
+    figures = {f"figures/animals_gallery.{suffix}" for suffix in ("png", "svg", "pdf")}
+    assert names.keys() == numbers.keys() and changed - {"report/index.html"} == pages | figures
+    for page in pages:
+        assert "dog → cat" in names[page].decode() and "1 → 0" not in names[page].decode()
+        assert "1 → 0" in numbers[page].decode()
+    out = ["--out", str(tmp_path / "main"), "--title", "A <title>"]
+    given = ["--tables", *map(str, tables.values()), "--data", str(digits), str(animals), *out]
+    assert main(["report", *given]) == 0
+    assert {name: (tmp_path / "main" / name).read_bytes() for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"classes": ["cat", "dog"], "stage": "train"}, "names no classes, expected a file of prepare; give "),
+        ({"classes": None}, "names no classes"),
+        ({"classes": ["cat", 1]}, "names no classes"),
+        ({"classes": ["cat", "a\nb"]}, "names no classes"),
+        ({"classes": ["cat", "dog"], "dataset": None}, "names no classes"),
+        ({"classes": ["dog", "cat"]}, "names other classes of d than a file before it; give one of them"),
+    ],
+)
+def test_files_that_name_no_classes_are_refused(tmp_path, given, message):
+    first = prepared(tmp_path / "first.safetensors", "d", ["cat", "dog"])
+    path = prepared(tmp_path / "a.safetensors", **{"dataset": "d"} | given)
+    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: {message}"):
+        report(tables={}, out=tmp_path / "out", data=[first, path])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_of_classes_that_is_missing_or_damaged_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        report(tables={}, out=tmp_path / "out", data=[tmp_path / "none.safetensors"])
+    (tmp_path / "cut.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="truncated or damaged"):
+        report(tables={}, out=tmp_path / "out", data=[tmp_path / "cut.safetensors"])

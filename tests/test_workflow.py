@@ -278,7 +278,7 @@ def test_a_wrong_flag_reaches_the_report_and_other_code_is_tested_anew(edited: C
         assert edited.planned() == Counter({"report": 1})
         commands = edited.run("--dry-run", "--printshellcmds").stdout
         assert re.search(
-            rf" -m pipeline report --tables .*{table} --figures .* --benchmarks results/benchmarks ", commands
+            rf" -m pipeline report --tables .*{table} .*--out results .* --benchmarks results/benchmarks ", commands
         )
         code.write_text(sound.replace("IMAGES = 150", "IMAGES = 151"))
         assert edited.planned() == Counter({"selftest": 1, "report": 1})

@@ -87,10 +87,7 @@ class Plan:
         """An entry's method (its id if not given) and options, apart."""
         options = dict(self.config[f"{noun}s"][entry] or {})
         flat = {"method": options.pop("method", entry), "options": options}
-        if noun == "corruption":
-            options.pop("datasets", None)
-        else:
-            options.pop("shards", None)
+        options.pop("datasets" if noun == "corruption" else "shards", None)
         if noun == "measurement":
             registry.check_name(noun, flat["method"], f"{self.name}: measurements.{entry}")
             options.pop("views", None)
@@ -149,7 +146,9 @@ class Plan:
         if stage == "prepare":
             return []
         if stage == "report":
-            return [("collect", {"kind": kind}) for kind in self.kinds]
+            measured = sorted({table["dataset"] for kind in self.kinds for table in self.tables(kind)})
+            jobs = [("collect", {"kind": kind}) for kind in self.kinds]
+            return jobs + [("prepare", {"dataset": name, "split": "evaluation"}) for name in measured]
         if stage in ("train", "corrupt"):
             return [data]
         if stage == "collect":

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pipeline.report import statistics
+from pipeline.report.classes import Named
 from pipeline.report.corruption_measures import Errors
 from pipeline.report.explorer_samples import fragment
 from pipeline.report.leaderboard import NUMBER
@@ -41,7 +42,7 @@ class Sample(NamedTuple):
         sample: id.
         fragment: of its part of the samples' page.
         clean: picture.
-        label: class.
+        label: what its class is called.
         prediction: what the clean image was taken for.
         shown: the image under each attack; None where it was not attacked.
     """
@@ -72,8 +73,11 @@ class Gallery(NamedTuple):
     width: int
 
 
-def gallery(outcomes: Outcomes, rows: pd.DataFrame | None) -> Gallery | None:
-    """Images that most attacks turn from right to wrong, and the clean ones; None if there is no gallery."""
+def gallery(outcomes: Outcomes, rows: pd.DataFrame | None, named: Named = str) -> Gallery | None:
+    """Images that most attacks turn from right to wrong, and the clean ones; None if there is no gallery.
+
+    `named` says what a class is called.
+    """
     if rows is None or rows.empty:
         return None
     attacks = sorted(set(rows["attack"].astype(str)))
@@ -90,18 +94,18 @@ def gallery(outcomes: Outcomes, rows: pd.DataFrame | None) -> Gallery | None:
         if row is None:
             return None
         picture = pictures(row, limits=limits, factor=factors[attack])
-        return Shown(picture, attack, str(row["prediction"]), _norm(outcomes.attacks, sample, attack))
+        return Shown(picture, attack, named(row["prediction"]), _norm(outcomes.attacks, sample, attack))
 
     samples = []
     for sample in map(str, chosen):
         first = next(row for (of, _), row in records.items() if of == sample)
         own = [shown(sample, attack) for attack in attacks]
         clean = next(each.picture.clean for each in own if each is not None)
-        classes = str(first["label"]), str(first["clean_prediction"])
+        classes = named(first["label"]), named(first["clean_prediction"])
         samples.append(Sample(sample, fragment(sample), clean, *classes, own))
     small = max(int(rows["height"].max()), int(rows["width"].max())) <= LARGE
-    named = [(name, scaling(factor)) for name, factor in factors.items()]
-    return Gallery(named, samples, len(turned), small, WIDTHS[not small])
+    scales = [(name, scaling(factor)) for name, factor in factors.items()]
+    return Gallery(scales, samples, len(turned), small, WIDTHS[not small])
 
 
 def _norm(rows: pd.DataFrame, sample: str, attack: str) -> str:
@@ -120,14 +124,17 @@ def _norm(rows: pd.DataFrame, sample: str, attack: str) -> str:
     return f"{symbol} {number(float(row[column]), NUMBER)}" + (f" {unit}" if symbol == "ℓ₀" else "")
 
 
-def confusions(outcomes: Outcomes, rows: pd.DataFrame | None) -> Table:
-    """The most frequent pairs of true class and prediction among the mistakes, on each kind of images."""
+def confusions(outcomes: Outcomes, rows: pd.DataFrame | None, named: Named = str) -> Table:
+    """The most frequent pairs of true class and prediction among the mistakes, on each kind of images.
+
+    `named` says what a class is called.
+    """
     lines = []
     for where, mistakes in _mistakes(outcomes, rows):
         pairs = mistakes.groupby(["label", "prediction"]).size().reset_index(name="count")
         pairs = pairs.sort_values(["count", "label", "prediction"], ascending=[False, True, True])
         records = pairs[:PAIRS].to_dict("records")
-        texts = [f"{pair['label']} → {pair['prediction']} ({pair['count']})" for pair in records]
+        texts = [f"{named(pair['label'])} → {named(pair['prediction'])} ({pair['count']})" for pair in records]
         cells = [Cell(text, text, numeric=True) for text in (*texts, *["–"] * (PAIRS - len(texts)))]
         lines.append([*words(where), whole(len(mistakes)), *cells])
     return Table(("On", "Mistakes", "Most frequent", "Second", "Third"), lines)

@@ -23,6 +23,7 @@ from pipeline.report import (
     paths,
 )
 from pipeline.report.claims import CLAIMS, Claim
+from pipeline.report.classes import Classes, named
 from pipeline.report.comparisons import Comparison
 from pipeline.report.corruption_measures import Errors
 from pipeline.report.leaderboard import SHARE, Board
@@ -50,6 +51,7 @@ def pages(
     title: str,
     comparisons: Sequence[Comparison] = (),
     claims: Sequence[Claim] = (),
+    classes: Classes | None = None,
 ) -> dict[str, str]:
     """The pages of all classifiers: path below the report's folder -> HTML.
 
@@ -64,6 +66,7 @@ def pages(
         title: of the report.
         comparisons: with standard training.
         claims: of papers, on classifiers of this run.
+        classes: names of the classes, as far as they are known.
     """
     errors = next((board.errors for board in boards if board.errors), None)
     if errors is None:
@@ -95,8 +98,8 @@ def pages(
             parts=numbers,
             comparisons=_comparisons(one, comparisons),
             claims=_claims(one, claims),
-            gallery=card_mistakes.gallery(one, rows.get("gallery")),
-            confusions=card_mistakes.confusions(one, rows.get("accuracy")),
+            gallery=card_mistakes.gallery(one, rows.get("gallery"), named(classes, one.dataset)),
+            confusions=card_mistakes.confusions(one, rows.get("accuracy"), named(classes, one.dataset)),
             corruptions=card_mistakes.corruptions(one, _own(one, errors)),
             figures=_figures(one, charts),
             origins=card_origin.table(origins),

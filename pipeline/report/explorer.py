@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.report import paths
 from pipeline.report._profile_rows import label, meanings
+from pipeline.report.classes import Classes, have_names, named
 from pipeline.report.explorer_album import album
 from pipeline.report.explorer_samples import ORDERS, Album, Sample
 from pipeline.report.outcomes import NORMS, Outcomes, datasets, shared
@@ -27,6 +28,7 @@ def pages(
     profile: pd.DataFrame,
     config: Mapping[str, Any] | None,
     title: str,
+    classes: Classes | None = None,
 ) -> dict[str, str]:
     """The pages of all data sets that the gallery table has rows of.
 
@@ -36,6 +38,7 @@ def pages(
         profile: as `profile.joined` returns it.
         config: says which options the attacks have, if it is given.
         title: of the report.
+        classes: names of the classes, as far as they are known.
 
     Returns:
         Path below the report's folder -> HTML.
@@ -46,8 +49,8 @@ def pages(
         members = shared(classifiers, dataset)
         own = rows[(rows["dataset"] == dataset) & rows["classifier"].isin([o.classifier for o in members])]
         if len(own):
-            shown = album(own, members, profile[profile["dataset"] == dataset])
-            found[paths.samples(dataset)] = _page(dataset, own, shown, profile, config, title)
+            shown = album(own, members, profile[profile["dataset"] == dataset], named(classes, dataset))
+            found[paths.samples(dataset)] = _page(dataset, own, shown, profile, config, title, classes)
     return found
 
 
@@ -58,6 +61,7 @@ def _page(
     profile: pd.DataFrame,
     config: Mapping[str, Any] | None,
     title: str,
+    classes: Classes | None,
 ) -> str:
     page = paths.samples(dataset)
     explained = meanings(profile)
@@ -69,6 +73,7 @@ def _page(
         dataset=dataset,
         index=paths.link(paths.INDEX, page),
         album=shown,
+        named=have_names(classes, dataset),
         cards=[paths.link(paths.card(dataset, outcomes.classifier), page) for outcomes in shown.classifiers],
         headers=[_header(name) for name in shown.headers],
         meanings=[(_header(name), explained[name]) for name in shown.headers],

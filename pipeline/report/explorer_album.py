@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.report.classes import Named
 from pipeline.report.explorer_samples import NOTHING, ORDERS, Album, Cell, Facts, Sample, fragment
 from pipeline.report.leaderboard import NUMBER, SHARE
 from pipeline.report.outcomes import NORMS, Outcomes, Threat
@@ -33,13 +34,14 @@ FAILURES = (  # likewise, where the attack found nothing
 COARSE = (("converged_8bit", False, "lost when rounded to 8 bits"),)  # where it found something
 
 
-def album(rows: pd.DataFrame, classifiers: Sequence[Outcomes], profile: pd.DataFrame) -> Album:
+def album(rows: pd.DataFrame, classifiers: Sequence[Outcomes], profile: pd.DataFrame, named: Named = str) -> Album:
     """What the gallery's rows of one data set show, and what else is known of their samples.
 
     Args:
         rows: of the gallery table, at least one.
         classifiers: of the data set.
         profile: rows of the data set, as `profile.joined` returns them.
+        named: what a class is called.
     """
     rows = rows.drop_duplicates(["classifier", "sample", "attack"])
     shown = [outcomes for outcomes in classifiers if (rows["classifier"] == outcomes.classifier).any()]
@@ -48,7 +50,8 @@ def album(rows: pd.DataFrame, classifiers: Sequence[Outcomes], profile: pd.DataF
     measured = [str(name) for name in profile.dropna(axis="columns", how="all")]
     names = [name for name in measured if any(name == f or name.startswith(f"{f}_") for f in FACTS)]
     scenes = [(str(sample), part.to_dict("records")) for sample, part in rows.groupby("sample", sort=False)]
-    known = _Known(shown, attacks, names, profile, [sample for sample, _ in scenes], extent(rows.to_dict("records")))
+    limits = extent(rows.to_dict("records"))
+    known = _Known(shown, attacks, names, profile, [sample for sample, _ in scenes], limits, named)
     samples = _fitting(scenes, known, lossy=False)
     first = rows.iloc[0]
     if lossy := len(samples) < len(scenes) and max(first["height"], first["width"]) > SMALL:
@@ -78,8 +81,10 @@ class _Known:
         profile: pd.DataFrame,
         samples: Sequence[str],
         limits: tuple[float, float],
+        named: Named,
     ) -> None:
         self.classifiers, self.attacks, self.names, self.limits = classifiers, attacks, names, limits
+        self.named = named
         rows = profile[profile["sample"].isin(samples)].to_dict("records")
         self.numbers = {(row["classifier"], row["sample"]): row for row in rows}
         self.attacked = {
@@ -125,7 +130,7 @@ def _sample(name: str, rows: Sequence[Row], known: _Known, lossy: bool) -> Sampl
         facts.append(None if mine is None else _facts(mine, known, outcomes))
     clean = pictures(rows[0], limits=known.limits, lossy=lossy).clean
     scales = [scaling(factor) for factor in factors]
-    return Sample(name, fragment(name), int(rows[0]["label"]), clean, scales, cells, facts)
+    return Sample(name, fragment(name), known.named(int(rows[0]["label"])), clean, scales, cells, facts)
 
 
 def _cell(place: tuple[int, int], row: Row, threat: Threat, known: _Known, look: Mapping[str, Any]) -> Cell:
@@ -139,9 +144,10 @@ def _cell(place: tuple[int, int], row: Row, threat: Threat, known: _Known, look:
     norms_found = {norm: float(source[column]) for norm, column in ORDERS.items()}
     sizes = {norm: value for norm, value in norms_found.items() if math.isfinite(value)} if found else None
     size = f"{threat.symbol} {_number(float(source[NORMS[threat.norm][0]]), threat.norm)}" if found else NOTHING
-    change = f"{before} → {after}" if before != after else f"stays {after}"
+    was, taken = known.named(before), known.named(after)
+    change = f"{was} → {taken}" if before != after else f"stays {taken}"
     if before != label:
-        change = f"already {before}" if before == after else f"already wrong, {change}"
+        change = f"already {was}" if before == after else f"already wrong, {change}"
     notes = list(_notes(measured or {}, SIGNS + (COARSE if found else FAILURES)))
     return Cell(*place, *address, found, change, size, notes, flagged, sizes)
 
@@ -155,7 +161,7 @@ def _notes(row: Row, signs: Sequence[tuple[str, bool, str]]) -> Iterator[str]:
 
 def _facts(row: Row, known: _Known, outcomes: Outcomes) -> Facts:
     numbers = known.numbers.get((row["classifier"], row["sample"]), {})
-    prediction = str(row["clean_prediction"])
+    prediction = known.named(int(row["clean_prediction"]))
     confidence = float(numbers.get("confidence", math.nan))
     if not math.isnan(confidence):
         prediction += f" ({number(confidence, SHARE)} %)"

@@ -52,11 +52,11 @@ class Facts(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its id, the fragment of its address on the page, true class, pictures, and rows by classifier."""
+    """One image: its id, the fragment of its address on the page, what its true class is called, pictures, rows."""
 
     name: str
     fragment: str
-    label: int
+    label: str
     clean: str
     scales: Sequence[str]
     cells: Sequence[Sequence[Cell | None]]

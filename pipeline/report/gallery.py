@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.report.classes import Classes, Named, have_names, named, shortened
 from pipeline.report.leaderboard import NUMBER, slug
 from pipeline.report.outcomes import NORMS, REFERENCE, Outcomes, Threat
 from pipeline.report.pictures import DIVERGING, UNIT, extent, image, magnification, norms, scaling, shades
@@ -26,30 +27,39 @@ ARCHITECTURES = 2
 # Inches: room for the classifiers' names, for the images' ids, and for the predictions between the rows; of a picture.
 LEFT, TOP, GAP, SIDE = 1.0, 0.62, 0.22, 0.83
 LETTERS = 33  # that fit above the pictures of an image
+LETTERS_OF_NAME, SMALL = 14, 7.5  # that fit above one picture, and their points; numbers of classes are larger
 PARTS = ("clean", "change", "perturbed")
 WRONG, SOFT = "#B02A00", "#555555"
 
 
 class Scales(NamedTuple):
-    """What all pictures of a figure share: values shown as black and white, magnification, and whether all are grey."""
+    """What all pictures of a figure share.
+
+    Values shown as black and white, magnification, whether all are grey, what a class is called, the points of that.
+    """
 
     limits: tuple[float, float]
     factor: float
     grey: bool
+    named: Named
+    points: float | None
 
 
-def draw(table: pd.DataFrame, classifiers: Sequence[Outcomes] = ()) -> Iterator[Chart]:
+def draw(
+    table: pd.DataFrame, classifiers: Sequence[Outcomes] = (), *, classes: Classes | None = None
+) -> Iterator[Chart]:
     """One figure per attack of one data set's gallery table.
 
     Args:
         table: of one data set.
         classifiers: of the data set: they say which norm an attack bounds or minimises; l2 where they do not.
+        classes: names of the classes, as far as they are known.
     """
     threats = {threat.attack: threat for outcomes in classifiers for threat in outcomes.norms}
     attacks = sorted({str(attack) for attack in table["attack"]})
     for attack in attacks:
         name = "gallery" if len(attacks) == 1 else f"gallery_{slug(attack)}"
-        yield _gallery(table[table["attack"] == attack], threats.get(attack, Threat(attack, "l2")), name)
+        yield _gallery(table[table["attack"] == attack], threats.get(attack, Threat(attack, "l2")), name, classes)
 
 
 def _choose(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
@@ -65,11 +75,13 @@ def _choose(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
     return table[table["sample"].isin(samples)], classifiers, samples
 
 
-def _gallery(everything: pd.DataFrame, threat: Threat, name: str) -> Chart:
+def _gallery(everything: pd.DataFrame, threat: Threat, name: str, classes: Classes | None) -> Chart:
     table, classifiers, samples = _choose(everything)
     rows = {(row["classifier"], row["sample"]): row for row in table.to_dict("records")}
     grey = all(row["channels"] == 1 for row in rows.values())
-    scales = Scales(extent(rows.values()), magnification(rows.values()), grey)
+    dataset = str(table["dataset"].iloc[0])
+    points = SMALL if have_names(classes, dataset) else None
+    scales = Scales(extent(rows.values()), magnification(rows.values()), grey, _short(classes, dataset), points)
     tall = SIDE * max(row["height"] / row["width"] for row in rows.values())
     step = 3 * SIDE + 0.3
     width, height = LEFT + len(samples) * step, TOP + len(classifiers) * (tall + GAP) + (0.55 if grey else 0)
@@ -77,7 +89,7 @@ def _gallery(everything: pd.DataFrame, threat: Threat, name: str) -> Chart:
         for column, sample in enumerate(samples):
             start = LEFT + column * step
             label = next(row["label"] for key, row in rows.items() if key[1] == sample)
-            title = _title(sample, label)
+            title = _title(sample, scales.named(label))
             figure.text((start + 1.5 * SIDE) / width, 1 - 0.17 / height, title, ha="center")
             for i, part in enumerate(PARTS):
                 place = ((start + (i + 0.48) * SIDE) / width, 1 - 0.36 / height)
@@ -129,7 +141,13 @@ def _colourbar(figure: Figure, height: float, factor: float) -> None:
     bar.set_label("change of a pixel [pixel range = 1]", fontsize=8)
 
 
-def _title(sample: str, label: int) -> str:
+def _short(classes: Classes | None, dataset: str) -> Named:
+    """What a class is called above a picture."""
+    whole = named(classes, dataset)
+    return lambda number: shortened(whole(number), LETTERS_OF_NAME)
+
+
+def _title(sample: str, label: str) -> str:
     """Of an image; only the end of an id that is too long."""
     tail = f", class {label}"
     room = LETTERS - len(tail)
@@ -161,7 +179,8 @@ def _triple(axes: Sequence[Axes], row: Any | None, threat: Threat, scales: Scale
     text = f"{size:.0f}" if isinstance(size, int) or size == 0 else number(size, NUMBER)
     axes[1].set_title(f"{threat.symbol} {text}", pad=3, fontsize=7.5, color=SOFT)
     for axis, column in ((axes[0], "clean_prediction"), (axes[2], "prediction")):
-        axis.set_title(str(row[column]), pad=2, color=WRONG if row[column] != row["label"] else "black")
+        colour = WRONG if row[column] != row["label"] else "black"
+        axis.set_title(scales.named(row[column]), pad=2, color=colour, fontsize=scales.points)
 
 
 def _numbers(row: Any) -> dict[str, Any]:

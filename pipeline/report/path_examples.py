@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.report.claims import Claim
+from pipeline.report.classes import Named, shortened
 from pipeline.report.leaderboard import slug
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.regions import SECTION as REGIONS
@@ -31,6 +32,7 @@ ROWS, COLUMNS = 6, 3  # classifiers and pairs shown
 # above a strip, and what is left between rows, above them all and below.
 NAMES, AXIS, STRIP, CURVES, HEADING, LABELS, GAP, TOP, FOOT = 0.85, 0.52, 2.3, 0.75, 0.18, 0.16, 0.18, 0.05, 0.1
 SMALL = 7.0  # points, of the letters in a cell
+LETTER, LETTERS = 0.07, 11  # inches of a bold one, and those of a class's name for which a heading has room
 ENTRIES = 3  # of the legend
 GREY, ALERT, SHADE = "#777777", "#B02A00", "#F6E3DC"
 
@@ -83,7 +85,8 @@ def _chart(rows: pd.DataFrame, shown: Sequence[Outcomes], total: int, look: Look
                 paths = {row["path"]: row for row in _records(own[own["pair"] == pair])}
                 if paths:
                     left = NAMES + column * (AXIS + STRIP) + AXIS
-                    _cell(figure, paths, style_of(look, outcomes), limits, left, top, tall, first=column == 0)
+                    style = style_of(look, outcomes)
+                    _cell(figure, paths, style, look.named, limits, left, top, tall, first=column == 0)
         _legend(figure, entries)
         png, vector = render(figure)
     data = pd.concat([_numbers(row, outcomes) for outcomes in shown for row in _records(of(there, outcomes))])
@@ -114,6 +117,7 @@ def _cell(
     figure: Figure,
     paths: Mapping[str, Any],
     style: Mapping[str, Any],
+    named: Named,
     limits: tuple[float, float],
     left: float,
     top: float,
@@ -128,7 +132,9 @@ def _cell(
     def axes(upper: float, extent: float) -> Axes:
         return figure.add_axes((left / width, (upper - extent) / height, STRIP / width, extent / height))
 
-    figure.text((left + STRIP / 2) / width, (top - HEADING / 2) / height, _heading(straight), ha="center", va="center")
+    figure.text(
+        (left + STRIP / 2) / width, (top - HEADING / 2) / height, _heading(straight, named), ha="center", va="center"
+    )
     figure.texts[-1].set_fontsize(SMALL + 0.5)
     axis = axes(top - HEADING, CURVES)
     axis.set(xlim=(-half, 1 + half), ylim=limits, xticks=[])
@@ -144,17 +150,19 @@ def _cell(
     upper = top - HEADING - CURVES - LABELS
     same = found["converged"] and found["anchors"] == 0
     for row, note in ((straight, STRAIGHT), (found, "found:\nsame" if same else FOUND)):
-        _strip(axes(upper, tall), row, half, note)
+        _strip(axes(upper, tall), row, half, note, named)
         upper -= tall + LABELS
 
 
-def _heading(row: Mapping[str, Any]) -> str:
+def _heading(row: Mapping[str, Any], named: Named) -> str:
+    own, other = (shortened(named(row[name]), LETTERS) for name in ("class", "partner_class"))
     if row["kind"] == "image":
-        return f"two images of class {row['class']}"
-    return f"class {row['class']}, and a {row['partner_class']} perturbed into it"
+        return f"two images of class {own}"
+    article = "a " if other.isdecimal() else ""
+    return f"class {own}, and {article}{other} perturbed into it"
 
 
-def _strip(axis: Axes, row: Mapping[str, Any], half: float, note: str) -> None:
+def _strip(axis: Axes, row: Mapping[str, Any], half: float, note: str, named: Named) -> None:
     """Images along a path, each below the class predicted for it."""
     axis.set(xlim=(-half, 1 + half), ylim=(0, 1), xticks=[], yticks=[])
     axis.grid(False)
@@ -163,6 +171,7 @@ def _strip(axis: Axes, row: Mapping[str, Any], half: float, note: str) -> None:
     if not row["converged"]:
         axis.text(0.5, 0.5, "no path found", ha="center", va="center", fontsize=SMALL + 1, color=ALERT)
         return
+    letters = max(3, int(STRIP / len(row["pictured"]) / LETTER))
     for image, place in zip(_images(row), row["pictured"], strict=True):
         share, prediction = row["share"][place], row["prediction"][place]
         extent = (share - 0.96 * half, share + 0.96 * half, 0, 1)
@@ -170,7 +179,8 @@ def _strip(axis: Axes, row: Mapping[str, Any], half: float, note: str) -> None:
         axis.imshow(pixels, extent=extent, aspect="auto", interpolation="nearest", cmap="gray", vmin=0, vmax=1)
         other = prediction != row["class"]
         weight, colour = ("bold", ALERT) if other else ("normal", "black")
-        axis.text(share, 1.04, str(prediction), ha="center", va="bottom", fontsize=SMALL, color=colour, weight=weight)
+        look: Any = {"fontsize": SMALL, "color": colour, "weight": weight}
+        axis.text(share, 1.04, shortened(named(prediction), letters), ha="center", va="bottom", **look)
     axis.set(xlim=(-half, 1 + half), ylim=(0, 1))
 
 
@@ -189,7 +199,7 @@ def _legend(figure: Figure, entries: int) -> None:
     words = (
         "straight segment",
         "path found inside the class (colour: training)",
-        "another class leads (bold red numbers)",
+        "another class leads (bold red)",
     )
     figure.legend(handles, words, loc="lower center", ncols=entries)
 

@@ -28,6 +28,7 @@ from pipeline.report import (
     transfer,
 )
 from pipeline.report.claims import Claim
+from pipeline.report.classes import Classes, named
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.style import Chart, Look
 
@@ -124,7 +125,12 @@ def texts() -> dict[str, str]:
 
 
 def draw(
-    tables: Tables, members: Sequence[Outcomes], everyone: Sequence[Outcomes], dataset: str, seed: int
+    tables: Tables,
+    members: Sequence[Outcomes],
+    everyone: Sequence[Outcomes],
+    dataset: str,
+    seed: int,
+    classes: Classes | None = None,
 ) -> Iterator[Chart]:
     """Figures of one data set.
 
@@ -134,8 +140,9 @@ def draw(
         everyone: those of all data sets, so that colours agree between them.
         dataset: its id.
         seed: of the bootstrap.
+        classes: names of the classes, as far as they are known.
     """
-    look = Look(members, everyone)
+    look = Look(members, everyone, named(classes, dataset))
     tables = {kind: rows[rows["dataset"] == dataset] for kind, rows in tables.items()}
     for comparing in COMPARED:
         yield from _placed(comparing, comparing.draw(members, look, seed))

@@ -18,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from pipeline.report.classes import Named
 from pipeline.report.outcomes import REFERENCE, Outcomes
 from pipeline.report.pagetables import Table
 from pipeline.report.statistics import Interval
@@ -141,8 +142,12 @@ def ink(shade: Any) -> str:
 class Look:
     """Colours, line styles and markers of a set of classifiers; they repeat when there are more than the lists hold."""
 
-    def __init__(self, shown: Sequence[Outcomes], everyone: Sequence[Outcomes]) -> None:
-        """The legend names those `shown`; `everyone` fixes the looks, so that they agree between data sets."""
+    def __init__(self, shown: Sequence[Outcomes], everyone: Sequence[Outcomes], named: Named = str) -> None:
+        """The legend names those `shown`; `everyone` fixes the looks, so that they agree between data sets.
+
+        `named` says what a class is called.
+        """
+        self.named = named
         self.styles = list(dict.fromkeys(outcomes.style for outcomes in shown))
         others = [outcomes.style for outcomes in everyone if outcomes.training != REFERENCE]
         self.trainings = list(dict.fromkeys([REFERENCE, *(training for training, _ in others)]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from pipeline.report import (
     site,
 )
 from pipeline.report import figures as drawing
+from pipeline.report.classes import Classes
 from pipeline.report.leaderboard import Board
 from pipeline.report.outcomes import Outcomes
 from pipeline.report.sparse import Job
@@ -37,6 +39,7 @@ from pipeline.report.style import Chart
 from pipeline.stages.tables import read_table
 
 ALL = "all"  # stands for the data set in the names of figures across data sets
+UNSHOWN = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of pairs, separators: prepare writes no such names
 
 
 def report(
@@ -47,8 +50,9 @@ def report(
     seed: int = 0,
     spec: Mapping[str, Any] | None = None,
     benchmarks: Path | None = None,
+    data: Sequence[Path] = (),
 ) -> None:
-    """Turn the collected tables into figures, leaderboards, claims and pages. Equal tables give equal bytes.
+    """Turn the collected tables into figures, leaderboards, claims and pages. Equal inputs give equal bytes.
 
     Args:
         tables: kind of measurement -> Parquet file of collect; missing and empty ones are left out. `selftest`: the
@@ -65,17 +69,21 @@ def report(
             what the mCE divides by.
         benchmarks: folder of Snakemake's benchmark files; the page shows the seconds of some jobs, which are no result:
             they alone may differ between two pages of equal tables.
+        data: files of prepare, of which only the metadata are read: they name the classes, which are numbers in the
+            tables and, where no file names them, on pages and figures.
 
     Raises:
-        UserError: a table is missing or damaged, or the config's baseline is unknown.
+        UserError: a table or a file of `data` is missing or damaged, one of `data` is not of prepare, two of them name
+            the classes of a data set differently, or the config's baseline is unknown.
     """
     frames, sources = _read(tables)
+    classes = _classes(data)
     selftest = frames.pop(site.SELFTEST, None)
     classifiers = outcomes.gather(frames)
     if wrong := baseline.mistake(spec, classifiers):
         raise UserError(wrong)
     found = boards.everything(frames, classifiers, seed, spec)
-    charts = _charts(frames, classifiers, found, spec, seed, _seconds(benchmarks))
+    charts = _charts(frames, classifiers, found, spec, seed, _seconds(benchmarks), classes)
     claims = claimtable.ordered(sections.claims(frames, classifiers, spec, seed))
     joined = profile.joined(frames, classifiers)
     origin = canonical({"tables": {source.kind: source.sha256 for source in sources}, "seed": seed, "spec": spec})
@@ -84,7 +92,9 @@ def report(
     _write(out / "claims.csv", claimtable.to_csv(claims))
     _write(out / "claims.md", claimtable.to_markdown(claims))
     _write(out / "profile.parquet", _profile(joined, origin))
-    pages = explorer.pages(tables=frames, classifiers=classifiers, profile=joined, config=spec, title=title)
+    pages = explorer.pages(
+        tables=frames, classifiers=classifiers, profile=joined, config=spec, title=title, classes=classes
+    )
     samples = {dataset: paths.samples(dataset) for dataset in outcomes.datasets(classifiers)}
     common: dict[str, Any] = {
         "title": title,
@@ -96,7 +106,7 @@ def report(
         "seed": seed,
     }
     shown = {dataset: path for dataset, path in samples.items() if path in pages}
-    pages |= cards.pages(tables=frames, sources=sources, config=spec, **common)
+    pages |= cards.pages(tables=frames, sources=sources, config=spec, classes=classes, **common)
     # The first page comes last: when it is there, what it links to is.
     pages[paths.INDEX] = site.page(selftest=selftest, tables=sources, spec=spec, samples=shown, **common)
     for name, text in pages.items():
@@ -143,6 +153,24 @@ def _read(tables: Mapping[str, Path]) -> tuple[dict[str, pd.DataFrame], list[sit
     return frames, sources
 
 
+def _classes(data: Sequence[Path]) -> dict[str, list[str]]:
+    """Data set -> names of its classes."""
+    found: dict[str, list[str]] = {}
+    for path in data:
+        meta = store.read_metadata(path)
+        spec, names = meta.get("spec"), meta.get("classes")
+        dataset = spec.get("dataset") if meta.get("stage") == "prepare" and isinstance(spec, dict) else None
+        if not isinstance(dataset, str) or not isinstance(names, list) or not all(map(_is_name, names)):
+            raise UserError(f"{path}: names no classes, expected a file of prepare; give data/*/evaluation.safetensors")
+        if found.setdefault(dataset, names) != names:
+            raise UserError(f"{path}: names other classes of {dataset} than a file before it; give one of them")
+    return found
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and not any(unicodedata.category(letter) in UNSHOWN for letter in name)
+
+
 def _charts(
     frames: Mapping[str, pd.DataFrame],
     classifiers: Sequence[Outcomes],
@@ -150,6 +178,7 @@ def _charts(
     spec: Mapping[str, Any] | None,
     seed: int,
     seconds: Mapping[Job, float],
+    classes: Classes,
 ) -> dict[str, list[tuple[str, Chart]]]:
     """Data set -> (name of the files, figure), those across data sets under "" at the end."""
     found = {}
@@ -157,9 +186,10 @@ def _charts(
     for dataset in outcomes.datasets(classifiers):
         members = outcomes.shared(classifiers, dataset)
         found[dataset] = list(drawing.draw(members, ranked[0], classifiers, seed, seconds, spec, further))
-        found[dataset] += sections.draw(frames, members, classifiers, dataset, seed)
+        found[dataset] += sections.draw(frames, members, classifiers, dataset, seed, classes)
         if "gallery" in frames:
-            found[dataset] += gallery.draw(frames["gallery"][frames["gallery"]["dataset"] == dataset], members)
+            rows = frames["gallery"][frames["gallery"]["dataset"] == dataset]
+            found[dataset] += gallery.draw(rows, members, classes=classes)
     found[""] = list(sections.draw_across(frames, classifiers, spec, seed))
     names: set[str] = set()
     return {dataset: [(_name(dataset or ALL, chart, names), chart) for chart in own] for dataset, own in found.items()}

@@ -30,7 +30,9 @@ rule collect:
 
 rule report:
     input:
-        PLAN.targets("collect") + PLAN.selftest_table(),
+        tables=PLAN.targets("collect") + PLAN.selftest_table(),
+        # for the names of the classes
+        data=PLAN.input("report", "prepare"),
     output:
         # What is marked by report() appears in `snakemake --report`.
         site=report(
@@ -108,6 +110,7 @@ rule report:
     message:
         "report: figures, leaderboards, claims and pages"
     shell:
-        "{PYTHON:q} -m pipeline report --tables {input:q} --out {params.results:q} --spec {params.spec:q}"
+        "{PYTHON:q} -m pipeline report --tables {input.tables:q} --data {input.data:q}"
+        " --out {params.results:q} --spec {params.spec:q}"
         " --title {params.title:q} --seed {params.seed} --benchmarks {params.benchmarks:q} --code {params.code} > {log:q} 2>&1"
         " && {PYTHON:q} -m pipeline provenance {output.leaderboard[0]:q} --all > {output.provenance:q} 2>> {log:q}"
