@@ -91,6 +91,20 @@ def test_shares_at_their_limit_have_a_width() -> None:
     assert opposite.p < 1e-6
 
 
+def test_equal_medians_of_counts_are_no_proof_that_seeds_do_not_matter() -> None:
+    generator = np.random.default_rng(3)
+    few, many = generator.poisson(4, (2, 1000)), generator.poisson(5, (2, 1000))
+    assert set(np.median(few, axis=1)) == {4.0} and set(np.median(many, axis=1)) == {5.0}
+    own, gap = seeds.estimate(few, statistics.median), seeds.difference(many, few, statistics.median)
+    # Half of what a step hides, with two seeds: t of one degree of freedom.
+    half = scipy.stats.t.ppf(0.975, 1) * math.sqrt(1 / 24)
+    assert own.low <= 4 - half and own.high >= 4 + half
+    assert gap.value.value == 1 and gap.value.low < 0 and gap.p > 0.05
+    # Of numbers that are no counts nothing is added.
+    continuous = few + np.linspace(0, 1e-6, 1000)
+    assert seeds.estimate(continuous, statistics.median).high - own.low < own.high - own.low
+
+
 def test_infinite_medians_have_no_interval() -> None:
     values = np.ones((2, N))
     values[1] = math.inf

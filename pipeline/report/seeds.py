@@ -40,6 +40,7 @@ Array = NDArray[Any]
 RESAMPLES = 1000
 UNDEFINED = 0.01  # share of resamples with an infinite median up to which there is an interval
 SMALLEST = 1e-15  # p-value
+COUNTED = 1 / 12  # variance within a step of counts, whose medians hide what is smaller (Sheppard's correction)
 
 
 class Difference(NamedTuple):
@@ -78,7 +79,9 @@ def estimate(values: Array, statistic: Callable[[Array], Array], seed: int = 0) 
 
     Outcomes (0 or 1) get two images more that all seeds get right and two that none does, for the interval alone, so
     that it has a width where all are right (Agresti, Coull, "Approximate is better than exact for interval estimation
-    of binomial proportions", The American Statistician 52, 1998). Infinite medians have no interval.
+    of binomial proportions", The American Statistician 52, 1998). Infinite medians have no interval. Medians of counts,
+    such as pixels, are whole numbers, and two equal ones do not say that seeds do not matter: a twelfth is added to the
+    variance of the seeds' numbers.
 
     Args:
         values: (seeds, images), of two seeds at least.
@@ -181,12 +184,14 @@ def _resampled(
     known = np.isfinite(np.concatenate(resampled)).all(axis=0)
     if known.mean() < 1 - UNDEFINED:
         return _Parts(value, [(math.nan, 1)])
+    finite = np.concatenate([values[np.isfinite(values)] for _, values in groups])
+    rounded = COUNTED if np.array_equal(finite, np.round(finite)) else 0.0
     total, both, seeds = np.zeros(int(known.sum())), 0.0, []
     for (sign, values), draws in zip(groups, resampled, strict=True):
         count, numbers = len(values), statistic(values)
         total += sign * draws[:, known].mean(axis=0)
         both += float(np.var(draws[:, known] - numbers[:, None], axis=0, ddof=1).mean()) / count
-        seeds.append((float(np.var(numbers, ddof=1)) / count, count - 1))
+        seeds.append(((float(np.var(numbers, ddof=1)) + rounded) / count, count - 1))
     return _Parts(value, [*_pooled(seeds), (max(0.0, float(np.var(total, ddof=1)) - both), n - 1)])
 
 

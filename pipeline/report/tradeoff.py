@@ -62,7 +62,7 @@ def _chart(
     rows: Sequence[Mapping[str, Any]],
     look: Look,
 ) -> Chart:
-    across = min(3, len(found))
+    across = 2 if len(found) == 4 else min(3, len(found))
     height = (0.8 + 2.8 * math.ceil(len(found) / across)) + look.room
     with canvas(WIDTH * min(1, 0.25 + 0.25 * len(found)), height) as figure:
         axes = panels(figure, len(found), across)
