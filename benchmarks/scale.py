@@ -81,7 +81,8 @@ def planned(given: dict[str, Any]) -> tuple[list[str], float]:
         waiting += plan.inputs(stage, wildcards)
     seconds = time.process_time() - start
     results = given.get("results", "results")
-    files += [f"{results}/{name}" for name in ("claims.csv", "claims.md", "profile.parquet", "provenance.txt")]
+    files += [f"{results}/{name}" for name in ("report/index.html", "claims.csv", "claims.md", "profile.parquet")]
+    files += [f"{results}/provenance.txt"]
     files += [f"{results}/numbers.{suffix}" for suffix in ("parquet", "csv")]
     return files + [f"{results}/leaderboard.{suffix}" for suffix in ("parquet", "csv", "md", "tex", "html")], seconds
 
@@ -123,8 +124,8 @@ def main() -> None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).touch()
             os.utime(folder / file, (1, 1))  # all of one age
-        for name in ("figures", "leaderboards", "report"):
-            (folder / "results" / name).mkdir()
+        for name in ("figures", "leaderboards", "report/classifiers", "report/samples"):
+            (folder / "results" / name).mkdir(parents=True)
         triggers = ["--rerun-triggers", "mtime"]
         if given.noop == "records":
             triggers = []

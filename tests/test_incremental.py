@@ -323,7 +323,9 @@ class Finished(Checkout):
         for file in files:
             path = folder / file
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.mkdir() if path.name in ("report", "figures", "leaderboards") else path.write_text("made")
+            path.mkdir() if path.name in ("classifiers", "samples", "figures", "leaderboards") else path.write_text(
+                "made"
+            )
         result = self.run("--touch", "--forceall")
         assert result.returncode == 0, result.stdout + result.stderr
 

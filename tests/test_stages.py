@@ -109,8 +109,7 @@ def test_brought_classifier_is_measured_like_a_trained_one(folder: Folder) -> No
     collected = ("--tables", "model.parquet", "brought.parquet")
     assert folder.run("collect", {"kind": "accuracy"}, "accuracy.parquet", *collected) == 0
     assert pq.read_table(folder.path / "accuracy.parquet").num_rows == 2 * 20 * 5
-    report = [f"--{name}={folder.path / name}" for name in ("figures", "page", "leaderboard")]
-    assert main(["report", "--tables", str(folder.path / "accuracy.parquet"), *report]) == 0
+    assert main(["report", "--tables", str(folder.path / "accuracy.parquet"), "--out", str(folder.path)]) == 0
     assert "mine" in (folder.path / "leaderboard.md").read_text()
 
 

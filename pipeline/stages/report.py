@@ -109,6 +109,8 @@ def report(
     pages |= cards.pages(tables=frames, sources=sources, config=spec, classes=classes, **common)
     # The first page comes last: when it is there, what it links to is.
     pages[paths.INDEX] = site.page(selftest=selftest, tables=sources, spec=spec, samples=shown, **common)
+    for folder in ("classifiers", "samples"):  # also where there is none of either
+        (out / "report" / folder).mkdir(parents=True, exist_ok=True)
     for name, text in pages.items():
         _write(out / "report" / name, text)
 

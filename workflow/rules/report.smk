@@ -35,12 +35,25 @@ rule report:
         data=PLAN.input("report", "prepare"),
     output:
         # What is marked by report() appears in `snakemake --report`.
-        site=report(
-            directory(f"{RESULTS}/report"),
-            htmlindex="index.html",
+        page=report(
+            f"{RESULTS}/report/index.html",
             category="Report",
             labels={"page": "the whole report"},
             caption="../report/site.rst",
+        ),
+        classifiers=report(
+            directory(f"{RESULTS}/report/classifiers"),
+            patterns=["{of}/{name}.html"],
+            category="Classifiers",
+            labels={"classifier": "{name}", "data set": "{of}"},
+            caption="../report/card.rst",
+        ),
+        samples=report(
+            directory(f"{RESULTS}/report/samples"),
+            patterns=["{of}.html"],
+            category="Single images",
+            labels={"data set": "{of}"},
+            caption="../report/samples.rst",
         ),
         figures=report(
             directory(f"{RESULTS}/figures"),
