@@ -33,8 +33,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def file(files: dict[str, Path]) -> Callable[[str], Path]:
     def find(name: str) -> Path:
-        if name not in files:
-            pytest.skip(f"no {name} is made")
         return files[name]
 
     return find
